@@ -1,0 +1,122 @@
+/* What Swift cannot import from the C library: system calls without a wrapper, variadic calls, and the constants that
+ * need _GNU_SOURCE. Every function returns a value >= 0, or -errno; none touches global state. */
+#ifndef CTR_LINUX_H
+#define CTR_LINUX_H
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CTR_NOT_NULL(...) __attribute__((nonnull(__VA_ARGS__)))
+
+/* --- files (open(2), openat2(2), splice(2), fcntl(2)) --- */
+int ctr_openat(int dirfd, const char *path, int flags, unsigned mode);
+int ctr_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
+int ctr_pipe2(int fds[2], int flags);
+int ctr_dup3(int oldfd, int newfd, int flags);
+int ctr_fcntl_int(int fd, int cmd, int arg);
+/* Open file description locks: F_OFD_SETLK / F_OFD_GETLK over the whole file, write lock. */
+int ctr_ofd_lock(int fd, bool wait);
+int ctr_ofd_locked(int fd); /* 1 when another description holds it */
+long ctr_splice_to_offset(int from, int to, int64_t *offset, size_t length, unsigned flags);
+int ctr_close_range(unsigned first, unsigned last, unsigned flags);
+int ctr_memfd_create(const char *name, unsigned flags);
+int ctr_renameat2(int olddir, const char *old, int newdir, const char *new_, unsigned flags);
+int ctr_ioctl_int(int fd, unsigned long request, long argument);
+
+/* --- the mount API (fsopen(2), open_tree(2), move_mount(2), mount_setattr(2)) --- */
+int ctr_fsopen(const char *type, unsigned flags);
+int ctr_fsconfig_string(int fd, const char *key, const char *value);
+int ctr_fsconfig_flag(int fd, const char *key);
+int ctr_fsconfig_create(int fd);
+int ctr_fsmount(int fd, unsigned flags, unsigned attributes);
+int ctr_open_tree(int dirfd, const char *path, unsigned flags);
+int ctr_move_mount(int from, const char *from_path, int to, const char *to_path, unsigned flags);
+int ctr_mount_setattr(int fd, const char *path, unsigned flags, uint64_t set, uint64_t clear, uint64_t propagation, int userns);
+int ctr_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
+int ctr_umount2(const char *target, int flags);
+int ctr_pivot_root(const char *new_root, const char *put_old);
+
+/* --- processes (clone3(2), pidfd_open(2), waitid(2), prctl(2)) --- */
+/* fork-like clone3: returns 0 in the child. pidfd, when not NULL, gets a close-on-exec descriptor. cgroup < 0: the caller's.
+ * Only for a process with one thread: the child goes on in the caller's code. */
+int ctr_clone3(uint64_t flags, int *pidfd, int cgroup);
+int ctr_pidfd_open(int pid, unsigned flags);
+int ctr_pidfd_send_signal(int pidfd, int signal);
+/* PIDFD_GET_INFO with PIDFD_INFO_EXIT (Linux 6.15): the raw wait status after somebody reaped it, or -errno. */
+int ctr_pidfd_exit_status(int pidfd, int *status);
+/* waitid with WNOWAIT or without; status in wait(2)'s encoding; returns the pid, 0 with WNOHANG when none. */
+int ctr_waitid(int idtype, int id, int *status, int options);
+int ctr_prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
+int ctr_setns(int fd, int flags);
+int ctr_unshare(int flags);
+int ctr_setgroups(const uint32_t *groups, size_t count);
+int ctr_setresuid(uint32_t r, uint32_t e, uint32_t s);
+int ctr_setresgid(uint32_t r, uint32_t e, uint32_t s);
+int ctr_prlimit(int pid, int resource, uint64_t soft, uint64_t hard);
+int ctr_getrlimit(int resource, uint64_t *soft, uint64_t *hard);
+int ctr_seccomp_filter(const void *instructions, unsigned short count, unsigned flags);
+int ctr_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable);
+int ctr_sethostname(const char *name, size_t length);
+int ctr_setdomainname(const char *name, size_t length);
+
+/* From a program with several threads: child runs only async-signal-safe code between vfork and exec.
+ * fd_map[i] becomes descriptor i in the child for i < fd_count (-1 leaves it closed); all others are closed.
+ * New session, default signals, empty mask. Returns the pid; an exec failure is returned as -errno. */
+int ctr_spawn(const char *path, char *const argv[], char *const envp[], const char *cwd, const int *fd_map, int fd_count, bool new_session);
+
+/* --- signals, epoll, timers, clocks --- */
+int ctr_signalfd(const int *signals, int count); /* blocks the signals too; CLOEXEC, NONBLOCK */
+int ctr_block_signals(const int *signals, int count);
+int ctr_unblock_all_signals(void);
+int ctr_timerfd(int clock);
+int ctr_timerfd_arm(int fd, int64_t nanoseconds); /* relative, once; 0 disarms */
+int64_t ctr_clock_ns(int clock);
+
+/* --- sockets --- */
+/* path up to 107 bytes. */
+int ctr_unix_listen(const char *path, int backlog, unsigned mode);
+int ctr_unix_connect(const char *path, bool nonblocking);
+int ctr_accept4(int fd, int flags);
+int ctr_socketpair(int type, int fds[2]);
+int ctr_peer_credentials(int fd, uint32_t *pid, uint32_t *uid, uint32_t *gid);
+/* One message of length bytes with at most one descriptor (fd < 0: none). */
+long ctr_send_fd(int socket, const void *data, size_t length, int fd, int flags);
+/* *fd is -1 when none came; what comes is close-on-exec. */
+long ctr_recv_fd(int socket, void *data, size_t length, int *fd, int flags);
+int ctr_set_peek_offset(int socket, int offset);
+
+/* --- constants --- */
+extern const int CTR_O_PATH, CTR_O_TMPFILE;
+extern const uint64_t CTR_CLONE_NEWNS, CTR_CLONE_NEWPID, CTR_CLONE_NEWUTS, CTR_CLONE_NEWIPC, CTR_CLONE_NEWNET, CTR_CLONE_NEWUSER,
+    CTR_CLONE_NEWCGROUP, CTR_CLONE_NEWTIME;
+extern const int CTR_P_PIDFD, CTR_P_PID, CTR_P_ALL, CTR_WNOWAIT;
+
+static inline bool ctr_wifexited(int s) { return WIFEXITED(s); }
+static inline int ctr_wexitstatus(int s) { return WEXITSTATUS(s); }
+static inline bool ctr_wifsignaled(int s) { return WIFSIGNALED(s); }
+static inline int ctr_wtermsig(int s) { return WTERMSIG(s); }
+static inline bool ctr_s_isdir(unsigned m) { return S_ISDIR(m); }
+static inline bool ctr_s_isreg(unsigned m) { return S_ISREG(m); }
+static inline bool ctr_s_ischr(unsigned m) { return S_ISCHR(m); }
+static inline bool ctr_s_islnk(unsigned m) { return S_ISLNK(m); }
+uint64_t ctr_makedev(unsigned major, unsigned minor);
+unsigned ctr_major(uint64_t device);
+unsigned ctr_minor(uint64_t device);
+#endif
