@@ -120,7 +120,8 @@ private struct JSONParser {
     private mutating func string() throws(JSON.SyntaxError) -> String {
         position += 1
         let begin = position
-        while position < bytes.count, case let byte = bytes[position], byte != UInt8(ascii: "\""), byte != UInt8(ascii: "\\"), byte >= 0x20 {
+        while position < bytes.count, case let byte = bytes[position], byte != UInt8(ascii: "\""), byte != UInt8(ascii: "\\"), byte >= 0x20
+        {
             position += 1
         }
         guard position < bytes.count else { throw error("unfinished string") }
