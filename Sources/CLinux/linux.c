@@ -10,6 +10,7 @@
 #include <linux/mount.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <net/if.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -156,6 +157,33 @@ int ctr_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable) {
     };
     RETURN(syscall(SYS_capset, &header, data));
 }
+int ctr_capget(uint64_t *effective, uint64_t *permitted, uint64_t *inheritable) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    if (syscall(SYS_capget, &header, data) < 0) return -errno;
+    *effective = data[0].effective | (uint64_t)data[1].effective << 32;
+    *permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
+    *inheritable = data[0].inheritable | (uint64_t)data[1].inheritable << 32;
+    return 0;
+}
+int ctr_loopback_up(void) {
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    int failure = ioctl(fd, SIOCSIFFLAGS, &request) < 0 ? -errno : 0;
+    close(fd);
+    return failure;
+}
+int ctr_pty_slave(int master) {
+    int unlocked = 0;
+    if (ioctl(master, TIOCSPTLCK, &unlocked) < 0) return -errno;
+    RETURN(ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
+}
+int ctr_pty_resize(int terminal, unsigned short columns, unsigned short rows) {
+    struct winsize size = {.ws_col = columns, .ws_row = rows};
+    RETURN(ioctl(terminal, TIOCSWINSZ, &size));
+}
+int ctr_controlling_terminal(int terminal) { RETURN(ioctl(terminal, TIOCSCTTY, 0)); }
 int ctr_bpf_load_device_program(const void *instructions, unsigned count) {
     union bpf_attr attributes;
     memset(&attributes, 0, sizeof attributes);
