@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/keyctl.h>
 #include <linux/mount.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
@@ -20,6 +22,8 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/timerfd.h>
@@ -151,6 +155,38 @@ int ctr_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable) {
         {(uint32_t)(effective >> 32), (uint32_t)(permitted >> 32), (uint32_t)(inheritable >> 32)},
     };
     RETURN(syscall(SYS_capset, &header, data));
+}
+int ctr_bpf_load_device_program(const void *instructions, unsigned count) {
+    union bpf_attr attributes;
+    memset(&attributes, 0, sizeof attributes);
+    attributes.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
+    attributes.insns = (uint64_t)(uintptr_t)instructions;
+    attributes.insn_cnt = count;
+    attributes.license = (uint64_t)(uintptr_t) "Apache-2.0";
+    RETURN(syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof attributes));
+}
+int ctr_bpf_attach_device_program(int cgroup, int program) {
+    union bpf_attr attributes;
+    memset(&attributes, 0, sizeof attributes);
+    attributes.target_fd = (uint32_t)cgroup;
+    attributes.attach_bpf_fd = (uint32_t)program;
+    attributes.attach_type = BPF_CGROUP_DEVICE;
+    attributes.attach_flags = BPF_F_ALLOW_MULTI;
+    RETURN(syscall(SYS_bpf, BPF_PROG_ATTACH, &attributes, sizeof attributes));
+}
+int ctr_join_session_keyring(const char *name) { RETURN(syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name, 0, 0, 0)); }
+int ctr_execveat(int fd, const char *path, char *const argv[], char *const envp[], int flags) {
+    RETURN(syscall(SYS_execveat, fd, path, argv, envp, flags));
+}
+long ctr_mount_flags(int fd) {
+    struct statvfs status;
+    if (fstatvfs(fd, &status) < 0) return -errno;
+    return (long)status.f_flag;
+}
+long ctr_filesystem_magic(int fd) {
+    struct statfs status;
+    if (fstatfs(fd, &status) < 0) return -errno;
+    return (long)status.f_type;
 }
 int ctr_sethostname(const char *name, size_t length) { RETURN(sethostname(name, length)); }
 int ctr_setdomainname(const char *name, size_t length) { RETURN(setdomainname(name, length)); }

@@ -56,6 +56,17 @@ int ctr_prlimit(int pid, int resource, uint64_t soft, uint64_t hard);
 int ctr_getrlimit(int resource, uint64_t *soft, uint64_t *hard);
 int ctr_seccomp_filter(const void *instructions, unsigned short count, unsigned flags);
 int ctr_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable);
+/* bpf(2): loads a BPF_PROG_TYPE_CGROUP_DEVICE program of count instructions of 8 bytes; the descriptor is close-on-exec. */
+int ctr_bpf_load_device_program(const void *instructions, unsigned count);
+/* BPF_CGROUP_DEVICE with BPF_F_ALLOW_MULTI: the cgroup holds the program from here on. */
+int ctr_bpf_attach_device_program(int cgroup, int program);
+/* A new, empty session keyring with this name (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING). */
+int ctr_join_session_keyring(const char *name);
+int ctr_execveat(int fd, const char *path, char *const argv[], char *const envp[], int flags);
+/* One line of mount flags as statvfs tells them for an open descriptor: ST_RDONLY and the others. */
+long ctr_mount_flags(int fd);
+/* The magic number of the descriptor's file system (statfs(2)). */
+long ctr_filesystem_magic(int fd);
 int ctr_sethostname(const char *name, size_t length);
 int ctr_setdomainname(const char *name, size_t length);
 
