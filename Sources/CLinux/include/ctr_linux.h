@@ -96,6 +96,10 @@ long ctr_send_fd(int socket, const void *data, size_t length, int fd, int flags)
 long ctr_recv_fd(int socket, void *data, size_t length, int *fd, int flags);
 int ctr_set_peek_offset(int socket, int offset);
 
+/* --- checksums --- */
+/* CRC-32 (polynomial 0xEDB88320) of data that follows what gave `before`; 0 to begin. */
+uint32_t ctr_crc32(uint32_t before, const void *data, size_t length);
+
 /* --- constants --- */
 extern const int CTR_O_PATH, CTR_O_TMPFILE;
 extern const uint64_t CTR_CLONE_NEWNS, CTR_CLONE_NEWPID, CTR_CLONE_NEWUTS, CTR_CLONE_NEWIPC, CTR_CLONE_NEWNET, CTR_CLONE_NEWUSER,
