@@ -161,7 +161,7 @@ def test_with_the_keeper_gone_the_shim_is_the_parent_and_reaps(alone):
     assert shim.alive() and init.alive() and parent(init.pid) == shim.pid
     assert one(info(alone, identifier), 2, 0) == 0
     alone.restart()
-    assert alone.task(identifier)["guards"] == "shim-only"
+    assert alone.task(identifier)["guards"] == "shim_only"
     alone.ctrctl("tasks", "kill", identifier)
     assert alone.wait(identifier) == 17
     checks.reaped(alone.task(identifier), 17)
