@@ -1,10 +1,15 @@
+#define _GNU_SOURCE
 #include "ctr_linux.h"
+#include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/mount.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -12,9 +17,16 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/timerfd.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #define RETURN(expression) do { long r_ = (expression); return r_ < 0 ? -errno : r_; } while (0)
 
@@ -257,3 +269,11 @@ const int CTR_P_PIDFD = 3, CTR_P_PID = P_PID, CTR_P_ALL = P_ALL, CTR_WNOWAIT = W
 uint64_t ctr_makedev(unsigned major, unsigned minor) { return makedev(major, minor); }
 unsigned ctr_major(uint64_t device) { return major(device); }
 unsigned ctr_minor(uint64_t device) { return minor(device); }
+bool ctr_wifexited(int status) { return WIFEXITED(status); }
+int ctr_wexitstatus(int status) { return WEXITSTATUS(status); }
+bool ctr_wifsignaled(int status) { return WIFSIGNALED(status); }
+int ctr_wtermsig(int status) { return WTERMSIG(status); }
+bool ctr_s_isdir(unsigned mode) { return S_ISDIR(mode); }
+bool ctr_s_isreg(unsigned mode) { return S_ISREG(mode); }
+bool ctr_s_ischr(unsigned mode) { return S_ISCHR(mode); }
+bool ctr_s_islnk(unsigned mode) { return S_ISLNK(mode); }

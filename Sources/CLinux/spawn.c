@@ -1,9 +1,15 @@
+#define _GNU_SOURCE
 #include "ctr_linux.h"
+#include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* The child of a program with several threads shares its memory until exec (CLONE_VM | CLONE_VFORK), on a stack of its own, with
  * all signals blocked, and calls nothing but plain system calls. */

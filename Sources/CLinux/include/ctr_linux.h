@@ -2,28 +2,11 @@
  * need _GNU_SOURCE. Every function returns a value >= 0, or -errno; none touches global state. */
 #ifndef CTR_LINUX_H
 #define CTR_LINUX_H
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
-#include <errno.h>
-#include <fcntl.h>
+/* No _GNU_SOURCE here: Swift imports the C library without it, and a second view of its types makes the two modules clash. */
 #include <linux/openat2.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/epoll.h>
-#include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/types.h>
-#include <sys/un.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-#define CTR_NOT_NULL(...) __attribute__((nonnull(__VA_ARGS__)))
 
 /* --- files (open(2), openat2(2), splice(2), fcntl(2)) --- */
 int ctr_openat(int dirfd, const char *path, int flags, unsigned mode);
@@ -108,14 +91,14 @@ extern const uint64_t CTR_CLONE_NEWNS, CTR_CLONE_NEWPID, CTR_CLONE_NEWUTS, CTR_C
     CTR_CLONE_NEWCGROUP, CTR_CLONE_NEWTIME;
 extern const int CTR_P_PIDFD, CTR_P_PID, CTR_P_ALL, CTR_WNOWAIT;
 
-static inline bool ctr_wifexited(int s) { return WIFEXITED(s); }
-static inline int ctr_wexitstatus(int s) { return WEXITSTATUS(s); }
-static inline bool ctr_wifsignaled(int s) { return WIFSIGNALED(s); }
-static inline int ctr_wtermsig(int s) { return WTERMSIG(s); }
-static inline bool ctr_s_isdir(unsigned m) { return S_ISDIR(m); }
-static inline bool ctr_s_isreg(unsigned m) { return S_ISREG(m); }
-static inline bool ctr_s_ischr(unsigned m) { return S_ISCHR(m); }
-static inline bool ctr_s_islnk(unsigned m) { return S_ISLNK(m); }
+bool ctr_wifexited(int status);
+int ctr_wexitstatus(int status);
+bool ctr_wifsignaled(int status);
+int ctr_wtermsig(int status);
+bool ctr_s_isdir(unsigned mode);
+bool ctr_s_isreg(unsigned mode);
+bool ctr_s_ischr(unsigned mode);
+bool ctr_s_islnk(unsigned mode);
 uint64_t ctr_makedev(unsigned major, unsigned minor);
 unsigned ctr_major(uint64_t device);
 unsigned ctr_minor(uint64_t device);
