@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -244,6 +245,29 @@ int ctr_unblock_all_signals(void) {
     sigset_t set;
     sigemptyset(&set);
     RETURN(sigprocmask(SIG_SETMASK, &set, NULL));
+}
+int ctr_set_signals(const int *blocked, int blocked_count, const int *ignored, int ignored_count) {
+    struct sigaction ignore;
+    memset(&ignore, 0, sizeof ignore);
+    ignore.sa_handler = SIG_IGN;
+    for (int i = 0; i < ignored_count; i++)
+        if (sigaction(ignored[i], &ignore, NULL) < 0) return -errno;
+    sigset_t set;
+    sigemptyset(&set);
+    for (int i = 0; i < blocked_count; i++) sigaddset(&set, blocked[i]);
+    RETURN(sigprocmask(SIG_SETMASK, &set, NULL));
+}
+int ctr_epoll_create(void) { RETURN(epoll_create1(EPOLL_CLOEXEC)); }
+int ctr_epoll_ctl(int epoll, int operation, int fd, uint32_t events, uint64_t token) {
+    struct epoll_event event = {.events = events, .data = {.u64 = token}};
+    RETURN(epoll_ctl(epoll, operation, fd, &event));
+}
+int ctr_epoll_wait(int epoll, struct ctr_event *events, int count, int timeout) {
+    struct epoll_event ready[64];
+    int got = epoll_wait(epoll, ready, count < 64 ? count : 64, timeout);
+    if (got < 0) return errno == EINTR ? 0 : -errno;
+    for (int i = 0; i < got; i++) events[i] = (struct ctr_event){.token = ready[i].data.u64, .events = ready[i].events};
+    return got;
 }
 int ctr_timerfd(int clock) { RETURN(timerfd_create(clock, TFD_CLOEXEC | TFD_NONBLOCK)); }
 int ctr_timerfd_arm(int fd, int64_t ns) {
