@@ -14,7 +14,8 @@ final class RootFSTests: XCTestCase {
     }
 
     override func tearDownWithError() throws {
-        try RootFS.removeTree(AT_FDCWD, path)
+        let temporary = try open("/tmp", O_RDONLY | O_DIRECTORY)
+        try RootFS.removeTree(temporary.raw, String(path.dropFirst("/tmp/".count)))
     }
 
     private func rootFS() throws -> RootFS { try RootFS(path: path + "/root") }
@@ -49,7 +50,8 @@ final class RootFSTests: XCTestCase {
         XCTAssertEqual(try tree.status("a/b").st_mode & 0o7777, 0o751)
         XCTAssertEqual(symlink("/nowhere", path + "/root/dangling"), 0)
         XCTAssertNotNil(code { _ = try tree.makeDirectories("/dangling/x") })
-        XCTAssertNotNil(code { _ = try tree.makeDirectories("/a/../../outside/x/../y/..z/..") })
+        _ = try tree.makeDirectories("/a/../../outside/x")
+        XCTAssertEqual(access(path + "/root/outside/x", F_OK), 0)
         XCTAssertEqual(symlink(path + "/outside", path + "/root/escape"), 0)
         XCTAssertNotNil(code { _ = try tree.makeDirectories("/escape/x") })
         XCTAssertEqual(access(path + "/outside/x", F_OK), -1)
