@@ -103,7 +103,7 @@ let package = Package(
         .testTarget(name: "TTRPCTests", dependencies: ["TTRPC"], swiftSettings: plainSwift),
         .testTarget(name: "RecordsTests", dependencies: ["Records", "Logs", "Linux"], swiftSettings: plainSwift),
         .testTarget(
-            name: "ShimTests", dependencies: ["Shim", "CShimProto", "CtrProto", protobuf], swiftSettings: plainSwift),
+            name: "ShimTests", dependencies: ["Shim", "CShimProto", "CProtobufC", "CtrProto", protobuf], swiftSettings: plainSwift),
         .testTarget(name: "RuntimeTests", dependencies: ["Runtime", "OCI"], swiftSettings: plainSwift),
         .testTarget(name: "ImagesTests", dependencies: ["Images", "Content", "Snapshots", "OCI"], swiftSettings: plainSwift),
         .testTarget(name: "SupervisorTests", dependencies: ["Supervisor", "Store"], swiftSettings: plainSwift),

@@ -1,20 +1,38 @@
+#define _GNU_SOURCE
 #include "ctr_linux.h"
+#include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
+#include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/keyctl.h>
 #include <linux/mount.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <net/if.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/timerfd.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #define RETURN(expression) do { long r_ = (expression); return r_ < 0 ? -errno : r_; } while (0)
 
@@ -140,6 +158,65 @@ int ctr_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable) {
     };
     RETURN(syscall(SYS_capset, &header, data));
 }
+int ctr_capget(uint64_t *effective, uint64_t *permitted, uint64_t *inheritable) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    if (syscall(SYS_capget, &header, data) < 0) return -errno;
+    *effective = data[0].effective | (uint64_t)data[1].effective << 32;
+    *permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
+    *inheritable = data[0].inheritable | (uint64_t)data[1].inheritable << 32;
+    return 0;
+}
+int ctr_loopback_up(void) {
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    int failure = ioctl(fd, SIOCSIFFLAGS, &request) < 0 ? -errno : 0;
+    close(fd);
+    return failure;
+}
+int ctr_pty_slave(int master) {
+    int unlocked = 0;
+    if (ioctl(master, TIOCSPTLCK, &unlocked) < 0) return -errno;
+    RETURN(ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
+}
+int ctr_pty_resize(int terminal, unsigned short columns, unsigned short rows) {
+    struct winsize size = {.ws_col = columns, .ws_row = rows};
+    RETURN(ioctl(terminal, TIOCSWINSZ, &size));
+}
+int ctr_controlling_terminal(int terminal) { RETURN(ioctl(terminal, TIOCSCTTY, 0)); }
+int ctr_bpf_load_device_program(const void *instructions, unsigned count) {
+    union bpf_attr attributes;
+    memset(&attributes, 0, sizeof attributes);
+    attributes.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
+    attributes.insns = (uint64_t)(uintptr_t)instructions;
+    attributes.insn_cnt = count;
+    attributes.license = (uint64_t)(uintptr_t) "Apache-2.0";
+    RETURN(syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof attributes));
+}
+int ctr_bpf_attach_device_program(int cgroup, int program) {
+    union bpf_attr attributes;
+    memset(&attributes, 0, sizeof attributes);
+    attributes.target_fd = (uint32_t)cgroup;
+    attributes.attach_bpf_fd = (uint32_t)program;
+    attributes.attach_type = BPF_CGROUP_DEVICE;
+    attributes.attach_flags = BPF_F_ALLOW_MULTI;
+    RETURN(syscall(SYS_bpf, BPF_PROG_ATTACH, &attributes, sizeof attributes));
+}
+int ctr_join_session_keyring(const char *name) { RETURN(syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name, 0, 0, 0)); }
+int ctr_execveat(int fd, const char *path, char *const argv[], char *const envp[], int flags) {
+    RETURN(syscall(SYS_execveat, fd, path, argv, envp, flags));
+}
+long ctr_mount_flags(int fd) {
+    struct statvfs status;
+    if (fstatvfs(fd, &status) < 0) return -errno;
+    return (long)status.f_flag;
+}
+long ctr_filesystem_magic(int fd) {
+    struct statfs status;
+    if (fstatfs(fd, &status) < 0) return -errno;
+    return (long)status.f_type;
+}
 int ctr_sethostname(const char *name, size_t length) { RETURN(sethostname(name, length)); }
 int ctr_setdomainname(const char *name, size_t length) { RETURN(setdomainname(name, length)); }
 
@@ -161,6 +238,29 @@ int ctr_unblock_all_signals(void) {
     sigset_t set;
     sigemptyset(&set);
     RETURN(sigprocmask(SIG_SETMASK, &set, NULL));
+}
+int ctr_set_signals(const int *blocked, int blocked_count, const int *ignored, int ignored_count) {
+    struct sigaction ignore;
+    memset(&ignore, 0, sizeof ignore);
+    ignore.sa_handler = SIG_IGN;
+    for (int i = 0; i < ignored_count; i++)
+        if (sigaction(ignored[i], &ignore, NULL) < 0) return -errno;
+    sigset_t set;
+    sigemptyset(&set);
+    for (int i = 0; i < blocked_count; i++) sigaddset(&set, blocked[i]);
+    RETURN(sigprocmask(SIG_SETMASK, &set, NULL));
+}
+int ctr_epoll_create(void) { RETURN(epoll_create1(EPOLL_CLOEXEC)); }
+int ctr_epoll_ctl(int epoll, int operation, int fd, uint32_t events, uint64_t token) {
+    struct epoll_event event = {.events = events, .data = {.u64 = token}};
+    RETURN(epoll_ctl(epoll, operation, fd, &event));
+}
+int ctr_epoll_wait(int epoll, struct ctr_event *events, int count, int timeout) {
+    struct epoll_event ready[64];
+    int got = epoll_wait(epoll, ready, count < 64 ? count : 64, timeout);
+    if (got < 0) return errno == EINTR ? 0 : -errno;
+    for (int i = 0; i < got; i++) events[i] = (struct ctr_event){.token = ready[i].data.u64, .events = ready[i].events};
+    return got;
 }
 int ctr_timerfd(int clock) { RETURN(timerfd_create(clock, TFD_CLOEXEC | TFD_NONBLOCK)); }
 int ctr_timerfd_arm(int fd, int64_t ns) {
@@ -257,3 +357,11 @@ const int CTR_P_PIDFD = 3, CTR_P_PID = P_PID, CTR_P_ALL = P_ALL, CTR_WNOWAIT = W
 uint64_t ctr_makedev(unsigned major, unsigned minor) { return makedev(major, minor); }
 unsigned ctr_major(uint64_t device) { return major(device); }
 unsigned ctr_minor(uint64_t device) { return minor(device); }
+bool ctr_wifexited(int status) { return WIFEXITED(status); }
+int ctr_wexitstatus(int status) { return WEXITSTATUS(status); }
+bool ctr_wifsignaled(int status) { return WIFSIGNALED(status); }
+int ctr_wtermsig(int status) { return WTERMSIG(status); }
+bool ctr_s_isdir(unsigned mode) { return S_ISDIR(mode); }
+bool ctr_s_isreg(unsigned mode) { return S_ISREG(mode); }
+bool ctr_s_ischr(unsigned mode) { return S_ISCHR(mode); }
+bool ctr_s_islnk(unsigned mode) { return S_ISLNK(mode); }

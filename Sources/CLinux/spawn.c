@@ -1,9 +1,16 @@
+#define _GNU_SOURCE
 #include "ctr_linux.h"
+#include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* The child of a program with several threads shares its memory until exec (CLONE_VM | CLONE_VFORK), on a stack of its own, with
  * all signals blocked, and calls nothing but plain system calls. */
@@ -12,7 +19,8 @@ struct plan {
     char *const *argv, *const *envp;
     const int *map;
     int count, failure;
-    bool new_session;
+    unsigned flags;
+    pid_t parent;
     sigset_t empty;
 };
 
@@ -23,7 +31,20 @@ static int child(void *context) {
     standard.sa_handler = SIG_DFL;
     for (int signal = 1; signal < 65; signal++)
         if (signal != SIGKILL && signal != SIGSTOP) sigaction(signal, &standard, NULL);
-    if (plan->new_session && setsid() < 0) goto failed;
+    if (plan->flags & CTR_SPAWN_SESSION && setsid() < 0) goto failed;
+    if (plan->flags & CTR_SPAWN_DIE_WITH_PARENT) {
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0) goto failed;
+        /* A parent that died before the line above sends nothing any more; the child has another one now. */
+        if (getppid() != plan->parent) _exit(127);
+    }
+    if (plan->flags & CTR_SPAWN_OOM_NEUTRAL) {
+        int file = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+        if (file >= 0) {
+            ssize_t ignored = write(file, "0", 1);
+            (void)ignored;
+            close(file);
+        }
+    }
     if (plan->cwd && chdir(plan->cwd) < 0) goto failed;
     /* First out of the way of the targets, then onto them: a source may itself be another's target. */
     int high[64];
@@ -44,8 +65,13 @@ failed:
 }
 
 int ctr_spawn(const char *path, char *const argv[], char *const envp[], const char *cwd, const int *fd_map, int fd_count, bool new_session) {
+    return ctr_spawn_with(path, argv, envp, cwd, fd_map, fd_count, new_session ? CTR_SPAWN_SESSION : 0);
+}
+
+int ctr_spawn_with(const char *path, char *const argv[], char *const envp[], const char *cwd, const int *fd_map, int fd_count, unsigned flags) {
     if (fd_count < 0 || fd_count > 64) return -EINVAL;
-    struct plan plan = {.path = path, .cwd = cwd, .argv = argv, .envp = envp, .map = fd_map, .count = fd_count, .new_session = new_session};
+    struct plan plan = {.path = path, .cwd = cwd, .argv = argv, .envp = envp, .map = fd_map, .count = fd_count, .flags = flags,
+                        .parent = getpid()};
     sigset_t all, before;
     sigemptyset(&plan.empty);
     sigfillset(&all);

@@ -48,7 +48,7 @@ public func readAll(_ descriptor: Int32, name: String, limit: Int) throws(SysErr
         let wanted = min(chunk, limit + 1 - bytes.count)
         let old = bytes.count
         bytes.append(contentsOf: repeatElement(0, count: wanted))
-        let got = bytes.withUnsafeMutableBytes { Glibc.read(descriptor, $0.baseAddress! + old, wanted) }
+        let got = bytes.withUnsafeMutableBytes { Glibc.read(descriptor, $0.baseAddress?.advanced(by: old), wanted) }
         let failure = errno
         bytes.removeLast(wanted - max(got, 0))
         if got < 0 {

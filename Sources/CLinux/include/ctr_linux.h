@@ -2,28 +2,11 @@
  * need _GNU_SOURCE. Every function returns a value >= 0, or -errno; none touches global state. */
 #ifndef CTR_LINUX_H
 #define CTR_LINUX_H
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
-#include <errno.h>
-#include <fcntl.h>
+/* No _GNU_SOURCE here: Swift imports the C library without it, and a second view of its types makes the two modules clash. */
 #include <linux/openat2.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/epoll.h>
-#include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/types.h>
-#include <sys/un.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-#define CTR_NOT_NULL(...) __attribute__((nonnull(__VA_ARGS__)))
 
 /* --- files (open(2), openat2(2), splice(2), fcntl(2)) --- */
 int ctr_openat(int dirfd, const char *path, int flags, unsigned mode);
@@ -73,6 +56,24 @@ int ctr_prlimit(int pid, int resource, uint64_t soft, uint64_t hard);
 int ctr_getrlimit(int resource, uint64_t *soft, uint64_t *hard);
 int ctr_seccomp_filter(const void *instructions, unsigned short count, unsigned flags);
 int ctr_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable);
+int ctr_capget(uint64_t *effective, uint64_t *permitted, uint64_t *inheritable); /* of the caller */
+/* Sets "lo" of the caller's network namespace up. */
+int ctr_loopback_up(void);
+/* Pseudo terminals (ioctl_tty(2)): the slave of a master by descriptor, unlocked; its window size. */
+int ctr_pty_slave(int master);
+int ctr_pty_resize(int terminal, unsigned short columns, unsigned short rows);
+int ctr_controlling_terminal(int terminal);
+/* bpf(2): loads a BPF_PROG_TYPE_CGROUP_DEVICE program of count instructions of 8 bytes; the descriptor is close-on-exec. */
+int ctr_bpf_load_device_program(const void *instructions, unsigned count);
+/* BPF_CGROUP_DEVICE with BPF_F_ALLOW_MULTI: the cgroup holds the program from here on. */
+int ctr_bpf_attach_device_program(int cgroup, int program);
+/* A new, empty session keyring with this name (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING). */
+int ctr_join_session_keyring(const char *name);
+int ctr_execveat(int fd, const char *path, char *const argv[], char *const envp[], int flags);
+/* One line of mount flags as statvfs tells them for an open descriptor: ST_RDONLY and the others. */
+long ctr_mount_flags(int fd);
+/* The magic number of the descriptor's file system (statfs(2)). */
+long ctr_filesystem_magic(int fd);
 int ctr_sethostname(const char *name, size_t length);
 int ctr_setdomainname(const char *name, size_t length);
 
@@ -81,6 +82,14 @@ int ctr_setdomainname(const char *name, size_t length);
  * New session, default signals, empty mask. Returns the pid; an exec failure is returned as -errno. */
 int ctr_spawn(const char *path, char *const argv[], char *const envp[], const char *cwd, const int *fd_map, int fd_count, bool new_session);
 
+enum {
+    CTR_SPAWN_SESSION = 1,
+    CTR_SPAWN_DIE_WITH_PARENT = 2, /* SIGKILL when the caller ends, without a moment in which it could be missed */
+    CTR_SPAWN_OOM_NEUTRAL = 4,     /* oom_score_adj 0: the guards' own protection is not the child's */
+};
+/* The same with a set of flags. */
+int ctr_spawn_with(const char *path, char *const argv[], char *const envp[], const char *cwd, const int *fd_map, int fd_count, unsigned flags);
+
 /* --- signals, epoll, timers, clocks --- */
 int ctr_signalfd(const int *signals, int count); /* blocks the signals too; CLOEXEC, NONBLOCK */
 int ctr_block_signals(const int *signals, int count);
@@ -88,6 +97,15 @@ int ctr_unblock_all_signals(void);
 int ctr_timerfd(int clock);
 int ctr_timerfd_arm(int fd, int64_t nanoseconds); /* relative, once; 0 disarms */
 int64_t ctr_clock_ns(int clock);
+
+/* epoll(7). Events come with the token that was given with the descriptor. */
+struct ctr_event { uint64_t token; uint32_t events; };
+int ctr_epoll_create(void);
+int ctr_epoll_ctl(int epoll, int operation, int fd, uint32_t events, uint64_t token);
+/* At most 64 events; a timeout in milliseconds, -1 for none. 0 also when a signal came in between. */
+int ctr_epoll_wait(int epoll, struct ctr_event *events, int count, int timeout);
+/* Exactly these signals are blocked from now on, those of `ignored` are ignored. */
+int ctr_set_signals(const int *blocked, int blocked_count, const int *ignored, int ignored_count);
 
 /* --- sockets --- */
 /* path up to 107 bytes. */
@@ -102,20 +120,24 @@ long ctr_send_fd(int socket, const void *data, size_t length, int fd, int flags)
 long ctr_recv_fd(int socket, void *data, size_t length, int *fd, int flags);
 int ctr_set_peek_offset(int socket, int offset);
 
+/* --- checksums --- */
+/* CRC-32 (polynomial 0xEDB88320) of data that follows what gave `before`; 0 to begin. */
+uint32_t ctr_crc32(uint32_t before, const void *data, size_t length);
+
 /* --- constants --- */
 extern const int CTR_O_PATH, CTR_O_TMPFILE;
 extern const uint64_t CTR_CLONE_NEWNS, CTR_CLONE_NEWPID, CTR_CLONE_NEWUTS, CTR_CLONE_NEWIPC, CTR_CLONE_NEWNET, CTR_CLONE_NEWUSER,
     CTR_CLONE_NEWCGROUP, CTR_CLONE_NEWTIME;
 extern const int CTR_P_PIDFD, CTR_P_PID, CTR_P_ALL, CTR_WNOWAIT;
 
-static inline bool ctr_wifexited(int s) { return WIFEXITED(s); }
-static inline int ctr_wexitstatus(int s) { return WEXITSTATUS(s); }
-static inline bool ctr_wifsignaled(int s) { return WIFSIGNALED(s); }
-static inline int ctr_wtermsig(int s) { return WTERMSIG(s); }
-static inline bool ctr_s_isdir(unsigned m) { return S_ISDIR(m); }
-static inline bool ctr_s_isreg(unsigned m) { return S_ISREG(m); }
-static inline bool ctr_s_ischr(unsigned m) { return S_ISCHR(m); }
-static inline bool ctr_s_islnk(unsigned m) { return S_ISLNK(m); }
+bool ctr_wifexited(int status);
+int ctr_wexitstatus(int status);
+bool ctr_wifsignaled(int status);
+int ctr_wtermsig(int status);
+bool ctr_s_isdir(unsigned mode);
+bool ctr_s_isreg(unsigned mode);
+bool ctr_s_ischr(unsigned mode);
+bool ctr_s_islnk(unsigned mode);
 uint64_t ctr_makedev(unsigned major, unsigned minor);
 unsigned ctr_major(uint64_t device);
 unsigned ctr_minor(uint64_t device);

@@ -1,0 +1,183 @@
+import Glibc
+
+/// How limits become writes to the files of version 1 and version 2 (the kernel's admin-guide/cgroup-v1 and cgroup-v2).
+extension CgroupLimits {
+    /// Writes what version 1 hierarchies take; what none of them carries is left to `writeV2`.
+    func writeV1(_ group: ContainerCgroup) throws(SysError) {
+        if let memory = group.directory("memory") { try writeMemoryV1(memory) }
+        if let cpu = group.directory("cpu") {
+            try Self.write(cpuShares, to: cpu + "/cpu.shares")
+            try Self.write(cpuPeriod, to: cpu + "/cpu.cfs_period_us")
+            try Self.write(cpuQuota, to: cpu + "/cpu.cfs_quota_us")
+            try Self.write(cpuBurst, to: cpu + "/cpu.cfs_burst_us")
+            try Self.write(cpuIdle, to: cpu + "/cpu.idle")
+        }
+        if let cpuset = group.directory("cpuset") {
+            try Self.write(cpus, to: cpuset + "/cpuset.cpus")
+            try Self.write(memoryNodes, to: cpuset + "/cpuset.mems")
+        }
+        if let directory = group.directory("pids"), let pids { try Self.writeText(directory + "/pids.max", pids > 0 ? "\(pids)" : "max") }
+        if let blkio = group.directory("blkio") {
+            if let weight = blockIOWeight {
+                // CFQ's file is gone with CFQ; BFQ has its own name for it.
+                let file = access(blkio + "/blkio.weight", F_OK) == 0 ? "blkio.weight" : "blkio.bfq.weight"
+                try Self.writeText("\(blkio)/\(file)", "\(weight)")
+            }
+            for throttle in throttles {
+                try Self.writeText("\(blkio)/\(throttle.fileV1)", "\(throttle.major):\(throttle.minor) \(throttle.rate)")
+            }
+        }
+        if let hugetlb = group.directory("hugetlb") {
+            for page in hugepages { try Self.writeText("\(hugetlb)/hugetlb.\(page.size).limit_in_bytes", "\(page.limit)") }
+        }
+        if let directory = group.directory("devices"), let devices { try Self.writeDevicesV1(directory, DeviceRule.reduced(devices)) }
+    }
+
+    private func writeMemoryV1(_ memory: String) throws(SysError) {
+        let limit = memory + "/memory.limit_in_bytes"
+        let both = memory + "/memory.memsw.limit_in_bytes"
+        let swap = memorySwap ?? (self.memory == -1 ? -1 : nil)
+        if let swap, access(both, F_OK) == 0 {
+            // The kernel keeps limit <= limit with swap at every moment; which write must come first depends on what is there.
+            do throws(SysError) {
+                try Self.write(self.memory, to: limit)
+                try Self.writeText(both, "\(swap)")
+            } catch {
+                guard error.code == EINVAL, self.memory != nil else { throw error }
+                try Self.writeText(both, "\(swap)")
+                try Self.write(self.memory, to: limit)
+            }
+        } else if let swap = memorySwap, swap != -1, swap != self.memory {
+            throw SysError("limit swap: this kernel does not account for it; write to", both, code: ENOTSUP)
+        } else {
+            try Self.write(self.memory, to: limit)
+        }
+        try Self.write(memoryReservation, to: memory + "/memory.soft_limit_in_bytes")
+        try Self.write(memorySwappiness, to: memory + "/memory.swappiness")
+        if disableOOMKiller { try Self.writeText(memory + "/memory.oom_control", "1") }
+    }
+
+    private static func writeDevicesV1(_ directory: String, _ rules: [DeviceRule]) throws(SysError) {
+        if rules.first?.kind != .all { try writeText(directory + "/devices.deny", "a") }
+        var before: [DeviceRule] = []
+        for rule in rules {
+            if rule.kind == .all {
+                try writeText(directory + "/devices.allow", "a")
+            } else {
+                // Version 1 forgets exceptions only by their exact device: a hole in a wider rule would silently stay open.
+                if let other = before.first(where: { $0.kind != .all && $0.allow != rule.allow && $0.overlaps(rule) && !$0.sameDevices(rule) }) {
+                    throw SysError("express device rule \"\(rule.line)\" beside", "\"\(other.line)\"", code: EINVAL)
+                }
+                try writeText(directory + (rule.allow ? "/devices.allow" : "/devices.deny"), rule.line)
+            }
+            before.append(rule)
+        }
+    }
+
+    /// Writes what version 1 does not carry. Only here a missing controller can be told.
+    func writeV2(_ group: ContainerCgroup) throws(SysError) {
+        let path = group.unified
+        try Self.demand("memory", group, wanted: memory ?? memoryReservation ?? memorySwap)
+        try Self.demand("cpu", group, wanted: cpuShares.map { _ in 1 } ?? cpuQuota ?? cpuIdle)
+        try Self.demand("cpuset", group, wanted: cpus ?? memoryNodes)
+        try Self.demand("pids", group, wanted: pids)
+        try Self.demand("hugetlb", group, wanted: hugepages.first.map { _ in 1 })
+        if group.directory("blkio") == nil { try Self.demand("io", group, wanted: throttles.first.map { _ in 1 } ?? blockIOWeight.map { _ in 1 }) }
+        guard let path else {
+            if let first = unified.first { throw SysError("write", first.file, code: ENOTSUP) }
+            return
+        }
+        if group.directory("memory") == nil {
+            try Self.write(memory.map(Self.maximum), to: path + "/memory.max")
+            try Self.write(memoryReservation.map(Self.maximum), to: path + "/memory.low")
+            if let swap = memorySwap {
+                // Version 2 counts swap alone.
+                try Self.writeText(path + "/memory.swap.max", swap == -1 ? "max" : "\(max(0, swap - max(0, memory ?? 0)))")
+            }
+        }
+        if group.directory("cpu") == nil {
+            if let shares = cpuShares, shares > 0 { try Self.writeText(path + "/cpu.weight", "\(Self.weight(shares: shares))") }
+            if cpuQuota != nil || cpuPeriod != nil {
+                let quota = cpuQuota.map { $0 > 0 ? "\($0)" : "max" } ?? "max"
+                try Self.writeText(path + "/cpu.max", cpuPeriod.map { "\(quota) \($0)" } ?? quota)
+            }
+            try Self.write(cpuBurst, to: path + "/cpu.max.burst")
+            try Self.write(cpuIdle, to: path + "/cpu.idle")
+        }
+        if group.directory("cpuset") == nil {
+            try Self.write(cpus, to: path + "/cpuset.cpus")
+            try Self.write(memoryNodes, to: path + "/cpuset.mems")
+        }
+        if group.directory("pids") == nil { try Self.write(pids.map(Self.maximum), to: path + "/pids.max") }
+        if group.directory("blkio") == nil {
+            try Self.write(blockIOWeight.map { "default \(Self.ioWeight($0))" }, to: path + "/io.weight")
+            for throttle in throttles { try Self.writeText(path + "/io.max", "\(throttle.major):\(throttle.minor) \(throttle.keyV2)=\(throttle.rate)") }
+        }
+        if group.directory("hugetlb") == nil {
+            for page in hugepages { try Self.writeText("\(path)/hugetlb.\(page.size).max", "\(page.limit)") }
+        }
+        if group.directory("devices") == nil, let devices { try DeviceProgram(devices).attach(to: path) }
+        for setting in unified {
+            if setting.file.utf8.contains(UInt8(ascii: "/")) || setting.file.isEmpty || setting.file.hasPrefix(".") {
+                throw SysError("write", setting.file, code: EINVAL)
+            }
+            try Self.writeText("\(path)/\(setting.file)", setting.value)
+        }
+    }
+
+    /// Turns `controller` on all the way down to the parent of the container's directory, when a limit needs it and version 1 has it not.
+    private static func demand<Value>(_ controller: String, _ group: ContainerCgroup, wanted: Value?) throws(SysError) {
+        guard wanted != nil, group.directory(controller) == nil else { return }
+        guard let path = group.unified else { throw SysError("limit by controller", controller, code: ENOTSUP) }
+        if hasController(controller, path) { return }
+        var missing: [Substring] = []
+        var at = path[...]
+        repeat {
+            guard let slash = at.lastIndex(of: "/"), slash > at.startIndex else { throw SysError("limit by controller", controller, code: ENOTSUP) }
+            at = at[..<slash]
+            // Above the mount point there is no such file: the host does not offer the controller.
+            if access("\(at)/cgroup.controllers", F_OK) < 0 { throw SysError("limit by controller", controller, code: ENOTSUP) }
+            missing.append(at)
+        } while !hasController(controller, String(at))
+        for directory in missing.reversed() { try writeText("\(directory)/cgroup.subtree_control", "+\(controller)") }
+    }
+
+    private static func hasController(_ controller: String, _ path: String) -> Bool {
+        guard let text = try? ContainerCgroup.readText(path + "/cgroup.controllers") else { return false }
+        return text.split(separator: " ").contains(controller[...])
+    }
+
+    /// cpu.shares (2...262144) to cpu.weight (1...10000), as systemd and the other runtimes convert.
+    static func weight(shares: UInt64) -> UInt64 { 1 + (min(max(shares, 2), 262_144) - 2) * 9999 / 262_142 }
+
+    /// blkio.weight (10...1000) to io.weight (1...10000).
+    static func ioWeight(_ weight: UInt64) -> UInt64 { 1 + (min(max(weight, 10), 1000) - 10) * 9999 / 990 }
+
+    private static func maximum(_ value: Int64) -> String { value < 0 ? "max" : "\(value)" }
+
+    private static func write<Value: CustomStringConvertible>(_ value: Value?, to path: String) throws(SysError) {
+        if let value { try writeText(path, value.description) }
+    }
+
+    private static func writeText(_ path: String, _ text: String) throws(SysError) { try ContainerCgroup.writeText(path, text) }
+}
+
+extension CgroupLimits.Throttle {
+    var fileV1: String {
+        switch kind {
+        case .readBytes: "blkio.throttle.read_bps_device"
+        case .writeBytes: "blkio.throttle.write_bps_device"
+        case .readOperations: "blkio.throttle.read_iops_device"
+        case .writeOperations: "blkio.throttle.write_iops_device"
+        }
+    }
+
+    var keyV2: String {
+        switch kind {
+        case .readBytes: "rbps"
+        case .writeBytes: "wbps"
+        case .readOperations: "riops"
+        case .writeOperations: "wiops"
+        }
+    }
+}

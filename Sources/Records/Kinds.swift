@@ -1,0 +1,163 @@
+import Linux
+
+/// What the manager is about to start; written before any guard of the incarnation exists.
+public struct IntentRecord: TypedRecord {
+    public static let kind = "intent"
+    public static let fileName = "intent"
+    public static let durable = true
+
+    public var id: String
+    public var namespace: String
+    public var incarnation: UInt32
+    public var bootID: String
+    /// CLOCK_REALTIME, nanoseconds.
+    public var created: Int64
+
+    public init(id: String, namespace: String, incarnation: UInt32, bootID: String, created: Int64) {
+        self.id = id
+        self.namespace = namespace
+        self.incarnation = incarnation
+        self.bootID = bootID
+        self.created = created
+    }
+
+    public init(fields: borrowing RecordFields) throws(RecordError) {
+        id = try fields.text("id")
+        namespace = try fields.text("namespace")
+        incarnation = try fields.number("incarnation")
+        bootID = try fields.text("boot_id")
+        created = try fields.number("created_ns")
+    }
+
+    public func fill(_ record: inout Record) {
+        record.set("id", id)
+        record.set("namespace", namespace)
+        record.set("incarnation", incarnation)
+        record.set("boot_id", bootID)
+        record.set("created_ns", created)
+    }
+}
+
+/// How the guards of an incarnation are started; the file is `shim.env` in the bundle.
+public struct StartRecord: TypedRecord {
+    public static let kind = "start"
+    public static let fileName = "shim.env"
+    public static let durable = false
+    /// Bytes after which a log segment is followed by the next one, where the record does not say.
+    public static let defaultSegmentBytes: UInt64 = 16 << 20
+
+    public enum RootfsMode: String, Sendable {
+        /// The runtime gets the root file system as descriptor 3 (ctrun).
+        case detached
+        /// The shim mounts it at BUNDLE/rootfs in a mount namespace of its own.
+        case mounted
+    }
+
+    /// Absolute path of the OCI runtime.
+    public var runtime: String
+    /// Its `--root`.
+    public var runtimeRoot: String
+    public var rootfsMode: RootfsMode
+    /// Path of the socket that the shim listens on.
+    public var socket: String
+    /// ROOT/containers/NS/ID/N.
+    public var incarnationDirectory: String
+    /// Written only when it is not ``defaultSegmentBytes``.
+    public var segmentBytes: UInt64
+
+    public init(
+        runtime: String, runtimeRoot: String, rootfsMode: RootfsMode, socket: String, incarnationDirectory: String,
+        segmentBytes: UInt64 = defaultSegmentBytes
+    ) {
+        self.runtime = runtime
+        self.runtimeRoot = runtimeRoot
+        self.rootfsMode = rootfsMode
+        self.socket = socket
+        self.incarnationDirectory = incarnationDirectory
+        self.segmentBytes = segmentBytes
+    }
+
+    public init(fields: borrowing RecordFields) throws(RecordError) {
+        runtime = try fields.text("runtime")
+        runtimeRoot = try fields.text("runtime_root")
+        guard let mode = RootfsMode(rawValue: try fields.text("rootfs_mode")) else {
+            throw RecordError("read record", Self.fileName, .wrong("bad rootfs_mode"))
+        }
+        rootfsMode = mode
+        socket = try fields.text("socket")
+        incarnationDirectory = try fields.text("incarnation_dir")
+        segmentBytes = try fields.optionalNumber("segment_bytes") ?? Self.defaultSegmentBytes
+    }
+
+    public func fill(_ record: inout Record) {
+        record.set("runtime", runtime)
+        record.set("runtime_root", runtimeRoot)
+        record.set("rootfs_mode", rootfsMode.rawValue)
+        record.set("socket", socket)
+        record.set("incarnation_dir", incarnationDirectory)
+        if segmentBytes != Self.defaultSegmentBytes { record.set("segment_bytes", segmentBytes) }
+    }
+}
+
+/// Who guards the container.
+public struct GuardsRecord: TypedRecord {
+    public static let kind = "guards"
+    public static let fileName = "guards"
+    public static let durable = false
+
+    public var keeper: ProcessIdentity
+    public var bootID: String
+
+    public init(keeper: ProcessIdentity, bootID: String) {
+        self.keeper = keeper
+        self.bootID = bootID
+    }
+
+    public init(fields: borrowing RecordFields) throws(RecordError) {
+        keeper = ProcessIdentity(pid: try fields.number("keeper_pid"), startTime: try fields.number("keeper_start"))
+        bootID = try fields.text("boot_id")
+    }
+
+    public func fill(_ record: inout Record) {
+        record.set("keeper_pid", keeper.pid)
+        record.set("keeper_start", keeper.startTime)
+        record.set("boot_id", bootID)
+    }
+}
+
+/// The container's init: written before Create is answered, and again before the runtime is told to start it.
+public struct PidRecord: TypedRecord {
+    public static let kind = "pid"
+    public static let fileName = "pid"
+    public static let durable = false
+
+    public var process: ProcessIdentity
+    public var bootID: String
+    /// CLOCK_REALTIME, nanoseconds.
+    public var created: Int64
+    /// CLOCK_REALTIME, nanoseconds; nil until Start.
+    public var started: Int64?
+
+    public init(process: ProcessIdentity, bootID: String, created: Int64, started: Int64? = nil) {
+        self.process = process
+        self.bootID = bootID
+        self.created = created
+        self.started = started
+    }
+
+    public init(fields: borrowing RecordFields) throws(RecordError) {
+        process = ProcessIdentity(pid: try fields.number("pid"), startTime: try fields.number("start_time"))
+        bootID = try fields.text("boot_id")
+        created = try fields.number("created_ns")
+        started = try fields.flag("started") ? try fields.number("started_ns") as Int64 : nil
+    }
+
+    public func fill(_ record: inout Record) {
+        record.set("pid", process.pid)
+        record.set("start_time", process.startTime)
+        record.set("boot_id", bootID)
+        record.set("created_ns", created)
+        record.set("started", started != nil)
+        record.set("started_ns", started ?? 0)
+    }
+}

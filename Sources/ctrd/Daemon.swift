@@ -1,0 +1,106 @@
+import APITTRPC
+import CLinux
+import Glibc
+import Linux
+import Logging
+import NIOCore
+import NIOPosix
+import Store
+import Supervisor
+
+/// The running manager: its locks, its database, its socket, its supervisor, made in this order.
+struct Daemon {
+    private let configuration: Configuration
+    private let locks: [Int32]
+
+    init(configuration: Configuration, logger: Logger) throws(StartupError) {
+        self.configuration = configuration
+        try Self.makeDirectories(configuration)
+        locks = [try Self.lock(configuration.root), try Self.lock(configuration.state)]
+        let socket = try Self.listen(configuration)
+
+        let executor = Executor(loop: MultiThreadedEventLoopGroup(numberOfThreads: 1).next())
+        let supervisor: Supervisor
+        do {
+            let opened = try Store.open(path: configuration.root + "/ctrd.db", time: now(CLOCK_REALTIME) / 1_000_000_000)
+            if let damage = opened.damage { logger.error("database rebuilt from what is on disk", metadata: ["cause": "\(damage)"]) }
+            supervisor = try Supervisor(
+                configuration: configuration, executor: executor, store: opened.store, rebuild: opened.damage != nil, logger: logger)
+        } catch { throw StartupError("\(error)") }
+
+        // The socket answers from what the database says; meanwhile each container is looked at.
+        let server = Server(supervisor: supervisor, executor: executor, logger: logger)
+        executor.spawn {
+            do {
+                _ = try await server.serve(socket)
+                logger.info("listening", metadata: ["address": "\(configuration.address)", "root": "\(configuration.root)"])
+            } catch {
+                complain("cannot serve \(configuration.address): \(error)")
+                _exit(1)
+            }
+            await supervisor.reconcile()
+        }
+    }
+
+    /// Returns at SIGTERM or SIGINT. Nothing is finished first: whatever is under way is carried on by the next start.
+    func waitForStop(_ signals: Int32) {
+        var item = pollfd(fd: signals, events: Int16(POLLIN), revents: 0)
+        while poll(&item, 1, -1) < 0 && errno == EINTR {}
+        unlink(configuration.address)
+    }
+
+    private static func makeDirectories(_ configuration: Configuration) throws(StartupError) {
+        for path in [configuration.root, configuration.state, configuration.state + "/s", configuration.state + "/runtime",
+            configuration.root + "/containers"]
+        {
+            try makePath(path, mode: 0o700)
+        }
+        guard let slash = configuration.address.lastIndex(of: "/"), slash > configuration.address.startIndex else { return }
+        try makePath(String(configuration.address[..<slash]), mode: 0o700)
+    }
+
+    /// Makes what is missing of `path`: the last component with `mode`, those above it with 0711.
+    private static func makePath(_ path: String, mode: mode_t) throws(StartupError) {
+        var status = stat()
+        if stat(path, &status) == 0 {
+            guard status.st_mode & S_IFMT == S_IFDIR else { throw StartupError("\(path) is not a directory") }
+            return
+        }
+        if let slash = path.lastIndex(of: "/"), slash > path.startIndex { try makePath(String(path[..<slash]), mode: 0o711) }
+        try startupStep { () throws(SysError) in try makeDirectory(path, mode: mode) }
+    }
+
+    /// Holds DIRECTORY/ctrd.lock for the life of this process; the kernel lets go of it whatever happens.
+    private static func lock(_ directory: String) throws(StartupError) -> Int32 {
+        let path = directory + "/ctrd.lock"
+        let file = try startupStep { () throws(SysError) in try Linux.open(path, O_RDWR | O_CREAT, mode: 0o600) }
+        if ctr_ofd_lock(file.raw, false) < 0 {
+            let text = (try? readAll(file.raw, name: path, limit: 64)).map { String(decoding: $0, as: UTF8.self) } ?? ""
+            let pid = text.split(separator: "\n").first.map { " (pid \($0))" } ?? ""
+            throw StartupError("another ctrd\(pid) uses \(directory)")
+        }
+        try startupStep { () throws(SysError) in
+            try checkErrno("truncate", path, ftruncate(file.raw, 0))
+            try writeAll(file.raw, Array("\(getpid())\n".utf8), name: path)
+        }
+        return file.release()
+    }
+
+    /// A socket file with nobody behind it is replaced; one that answers is somebody's.
+    private static func listen(_ configuration: Configuration) throws(StartupError) -> Int32 {
+        let path = configuration.address
+        let connected = ctr_unix_connect(path, true)
+        if connected >= 0 || connected == -EAGAIN {
+            if connected >= 0 { close(connected) }
+            throw StartupError("address in use: somebody listens on \(path)")
+        }
+        if connected == -ECONNREFUSED {
+            var status = stat()
+            guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else { throw StartupError("\(path) exists and is not a socket") }
+            unlink(path)
+        } else if connected != -ENOENT {
+            throw StartupError("cannot use address \(path): \(SysError("connect", code: -connected).cause)")
+        }
+        return try startupStep { () throws(SysError) in try check("listen on", path, ctr_unix_listen(path, 256, 0o600)) }
+    }
+}
