@@ -4,7 +4,7 @@ import XCTest
 @testable import Commands
 
 final class CommandLineTests: XCTestCase {
-    private func run(_ words: String...) throws -> Run { try XCTUnwrap(Run.parseAsRoot(words) as? Run) }
+    private func run(_ words: String...) throws -> Run { try XCTUnwrap(Run.parseAsRoot(JoinedValues.separated(words)) as? Run) }
 
     func testWhatIsBehindTheImageBelongsToTheCommand() throws {
         let table: [([String], [String])] = [
@@ -50,6 +50,30 @@ final class CommandLineTests: XCTestCase {
         XCTAssertEqual(config.entrypoint, ["/bin/sh"])
         XCTAssertEqual(config.labels, ["a": "b", "c": ""])
         XCTAssertEqual(config.stopSignal, "INT")
+    }
+
+    func testJoinedValuesAreTakenApartUpToTheImage() {
+        let table: [([String], [String])] = [
+            (["-eA=1", "x", "-eB=2"], ["-e", "A=1", "x", "-eB=2"]),
+            (["-de", "A=1", "-m64m", "x"], ["-de", "A=1", "-m", "64m", "x"]),
+            (["--name", "-eA=1", "x"], ["--name", "-eA=1", "x"]),
+            (["--name=n", "-v/a:/b", "x"], ["--name=n", "-v", "/a:/b", "x"]),
+            (["-e"], ["-e"]),
+            (["--rm", "--", "-eA=1"], ["--rm", "--", "-eA=1"]),
+        ]
+        for (words, expected) in table { XCTAssertEqual(JoinedValues.separated(words), expected) }
+    }
+
+    func testEveryOptionWithAValueIsKnownToTheSeparation() {
+        // In the help an option with a value is "-e, --env <variable>" or "--name <name>".
+        for line in Run.helpMessage(columns: 200).split(separator: "\n") where line.hasPrefix("  -") && line.contains(" <") {
+            let names = line.prefix { $0 != "<" }.split(whereSeparator: { ", ".contains($0) })
+            for name in names {
+                let isKnown =
+                    name.hasPrefix("--") ? JoinedValues.long.contains(String(name.dropFirst(2))) : name.last.map(JoinedValues.short.contains) == true
+                XCTAssertTrue(isKnown, "\(name)")
+            }
+        }
     }
 
     func testDefaultsOfRun() throws {

@@ -108,7 +108,8 @@ public enum Program {
 
     private static func perform<Chosen: ParsableCommand>(_ type: Chosen.Type, _ arguments: [String]) -> Int32 {
         do {
-            var command = try type.parseAsRoot(arguments)
+            let takesContainer = type == Run.self || type == Create.self
+            var command = try type.parseAsRoot(takesContainer ? JoinedValues.separated(arguments) : arguments)
             try command.run()
             return 0
         } catch let error as ClientError {
