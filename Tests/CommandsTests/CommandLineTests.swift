@@ -28,7 +28,7 @@ final class CommandLineTests: XCTestCase {
             "--rm", "--name", "web", "-e", "A=1", "-eB=2", "--env", "C=3", "-w", "/tmp", "-u", "1:2", "-v", "/a:/b:ro", "-v/c:/d",
             "--read-only", "-m64m", "--cpus", "0.5", "--pids-limit", "-1", "-h", "box", "--network", "host", "--runtime", "/usr/bin/runc",
             "--entrypoint", "/bin/sh", "-l", "a=b", "--label", "c", "--stop-signal", "INT", "--namespace", "other", "busybox", "-c", "true")
-        let request = try run.container.request(namespace: run.global.manager.namespace)
+        let request = try run.container.request(namespace: run.global.manager().namespace)
         XCTAssertEqual(request.namespace, "other")
         XCTAssertEqual(request.name, "web")
         XCTAssertEqual(request.image, "busybox")
@@ -106,7 +106,9 @@ final class CommandLineTests: XCTestCase {
             (["tasks", "kill", "x"], "Kill", ["x"]),
             (["tasks"], "List", []),
             (["run", "--rm", "x", "ps"], "Run", ["--rm", "x", "ps"]),
-            (["help", "run"], "Root", ["help", "run"]),
+            (["help", "run"], "Run", ["--help"]),
+            (["help", "tasks", "kill"], "Kill", ["--help"]),
+            (["help"], "Root", ["--help"]),
             (["--version"], "Root", ["--version"]),
             ([], "Root", []),
             (["nonsense", "x"], nil, ["nonsense", "x"]),
@@ -132,15 +134,18 @@ final class CommandLineTests: XCTestCase {
 
     func testEveryCommandHasHelpWithExamples() {
         for type in Root.configuration.subcommands.flatMap({ [$0] + $0.configuration.subcommands }) where type.configuration.subcommands.isEmpty {
-            XCTAssertTrue(type.helpMessage().contains("Examples:\n  ctrctl "), type._commandName)
+            let help = Program.help(type, type.helpMessage())
+            let name = [type.configuration._superCommandName, type._commandName].compactMap { $0 }.joined(separator: " ")
+            XCTAssertTrue(help.contains("\nEXAMPLES:\n  ctrctl ") && help.hasSuffix("\n") && help.contains("USAGE: \(name)"), name)
         }
     }
 
     func testGlobalOptionsBeforeTheOptionsBehindTheCommand() throws {
         let (type, rest) = Program.route(["--address", "/one", "--namespace", "n", "ps", "--address", "unix:///two"])
         let command = try XCTUnwrap(type?.parseAsRoot(rest) as? Ps)
-        XCTAssertEqual(command.global.manager.address, "/two")
-        XCTAssertEqual(command.global.manager.namespace, "n")
+        XCTAssertEqual(try command.global.manager().address, "/two")
+        XCTAssertEqual(try command.global.manager().namespace, "n")
+        XCTAssertThrowsError(try (Ps.parseAsRoot(["--namespace", ""]) as? Ps)?.global.manager())
     }
 
     func testSignalsOfKill() throws {

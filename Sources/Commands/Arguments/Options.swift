@@ -8,15 +8,18 @@ struct GlobalOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Namespace of containers and images. Default: $CTRD_NAMESPACE, else \"default\".", valueName: "name"))
     var namespace: String?
 
-    var manager: Manager {
-        func setting(_ option: String?, _ variable: String, _ fallback: String) -> String {
-            if let option { return option }
+    func manager() throws(Failure) -> Manager {
+        func setting(_ option: String?, _ name: String, _ variable: String, _ fallback: String) throws(Failure) -> String {
+            if let option {
+                if option.isEmpty { throw Failure("\(name) is empty", code: Failure.usage) }
+                return option
+            }
             if let value = environment(variable), !value.isEmpty { return value }
             return fallback
         }
-        var address = setting(address, "CTRD_ADDRESS", Manager.defaultAddress)
+        var address = try setting(address, "--address", "CTRD_ADDRESS", Manager.defaultAddress)
         if address.hasPrefix("unix://") { address.removeFirst(7) }
-        return Manager(address: address, namespace: setting(namespace, "CTRD_NAMESPACE", "default"))
+        return Manager(address: address, namespace: try setting(namespace, "--namespace", "CTRD_NAMESPACE", "default"))
     }
 }
 

@@ -58,7 +58,7 @@ extension ContainerOptions {
         }
         if let entrypoint { config.entrypoint = [entrypoint] }
         if let stopSignal {
-            _ = try Signals.number(stopSignal)
+            do { _ = try Signals.number(stopSignal) } catch { throw Failure(error.message, code: Failure.usage) }
             config.stopSignal = stopSignal
         }
         return config

@@ -19,7 +19,7 @@ enum Signals {
         if let number = Int32(text), number >= 1 && number <= last { return UInt32(number) }
         for signal in numbers where signal.name == name { return UInt32(signal.number) }
         if let number = realTime(name) { return UInt32(number) }
-        throw Failure("invalid signal \"\(text)\": use a name such as TERM, or a number from 1 to 64", code: Failure.usage)
+        throw Failure("invalid signal \"\(text)\": use a name such as TERM, or a number from 1 to 64")
     }
 
     private static func realTime(_ name: String) -> Int32? {

@@ -5,8 +5,14 @@ import Linux
 import OCI
 import SwiftProtobuf
 
+/// What the help of a command ends with.
+protocol HasExamples {
+    /// Command lines as they are typed.
+    static var examples: [String] { get }
+}
+
 /// A word of the command line that does something.
-protocol Command: ParsableCommand {
+protocol Command: ParsableCommand, HasExamples {
     var global: GlobalOptions { get }
     /// What the program exits with when the command fails and the error brings no status of its own.
     static var failureCode: Int32 { get }
@@ -18,7 +24,7 @@ extension Command {
     static var failureCode: Int32 { Failure.general }
 
     // swift-format-ignore: AllPublicDeclarationsHaveDocumentation
-    func run() throws { throw ExitCode(try perform(global.manager)) }
+    func run() throws { throw ExitCode(try perform(try global.manager())) }
 }
 
 /// The containers or images that a command is about.

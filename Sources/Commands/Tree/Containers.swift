@@ -4,7 +4,8 @@ import Glibc
 import Linux
 import OCI
 
-struct Containers: ParsableCommand {
+struct Containers: ParsableCommand, HasExamples {
+    static let examples = ["ctrctl containers list", "ctrctl containers inspect web"]
     static let configuration = CommandConfiguration(
         commandName: "containers", _superCommandName: "ctrctl", abstract: "Containers: what was asked for, whether it runs or not.",
         usage: "ctrctl containers [create|list|inspect|delete] ...",
@@ -12,12 +13,11 @@ struct Containers: ParsableCommand {
 
     struct List: Command {
         static let configuration = CommandConfiguration(
-            commandName: "list", _superCommandName: "ctrctl containers", abstract: "List all containers, also those that have ended.",
-            discussion: """
-                Examples:
-                  ctrctl containers list
-                  ctrctl containers list --output json
-                """, aliases: ["ls"])
+            commandName: "list", _superCommandName: "ctrctl containers", abstract: "List all containers, also those that have ended.", aliases: ["ls"])
+        static let examples = [
+            "ctrctl containers list",
+            "ctrctl containers list --output json",
+        ]
         @OptionGroup var listing: ListOptions
         @OptionGroup var global: GlobalOptions
 
@@ -29,10 +29,8 @@ struct Containers: ParsableCommand {
             commandName: "inspect", _superCommandName: "ctrctl containers", abstract: "Print all that is known of containers, as JSON.",
             discussion: """
                 Prints an array with one object for each id.
-
-                Examples:
-                  ctrctl containers inspect web
                 """)
+        static let examples = ["ctrctl containers inspect web"]
         @OptionGroup var targets: Targets
         @OptionGroup var format: InspectOptions
         @OptionGroup var global: GlobalOptions
@@ -45,11 +43,11 @@ struct Containers: ParsableCommand {
             commandName: "delete", _superCommandName: "ctrctl containers", abstract: "Delete containers with their logs and files.",
             discussion: """
                 A container that runs is refused unless -f kills it first.
-
-                Examples:
-                  ctrctl containers delete web
-                  ctrctl containers delete -f $(ctrctl ps -aq)
                 """, aliases: ["rm"])
+        static let examples = [
+            "ctrctl containers delete web",
+            "ctrctl containers delete -f $(ctrctl ps -aq)",
+        ]
         @OptionGroup var options: ForceOptions
         @OptionGroup var targets: Targets
         @OptionGroup var global: GlobalOptions
@@ -77,12 +75,12 @@ struct Ps: Command {
         discussion: """
             A container is also listed when nobody has proved that it ended. "(unguarded)" marks one that lost both of its guards: it \
             runs, and how it ends will not be seen.
-
-            Examples:
-              ctrctl ps
-              ctrctl ps -aq
-              ctrctl ps -a --output json
             """)
+    static let examples = [
+        "ctrctl ps",
+        "ctrctl ps -aq",
+        "ctrctl ps -a --output json",
+    ]
 
     @Flag(name: .shortAndLong, help: "Also those that do not run.")
     var all = false
@@ -95,12 +93,11 @@ struct Ps: Command {
 
 struct Rm: Command {
     static let configuration = CommandConfiguration(
-        commandName: "rm", _superCommandName: "ctrctl", abstract: "Delete containers with their logs and files.",
-        discussion: """
-            Examples:
-              ctrctl rm web
-              ctrctl rm -f $(ctrctl ps -aq)
-            """)
+        commandName: "rm", _superCommandName: "ctrctl", abstract: "Delete containers with their logs and files.")
+    static let examples = [
+        "ctrctl rm web",
+        "ctrctl rm -f $(ctrctl ps -aq)",
+    ]
     @OptionGroup var options: ForceOptions
     @OptionGroup var targets: Targets
     @OptionGroup var global: GlobalOptions
@@ -113,11 +110,11 @@ struct InspectAny: Command {
         commandName: "inspect", _superCommandName: "ctrctl", abstract: "Print all that is known of containers or images, as JSON.",
         discussion: """
             Prints an array with one object for each id; a container comes before an image of the same name.
-
-            Examples:
-              ctrctl inspect web
-              ctrctl inspect busybox:latest
             """)
+    static let examples = [
+        "ctrctl inspect web",
+        "ctrctl inspect busybox:latest",
+    ]
     @OptionGroup var targets: Targets
     @OptionGroup var format: InspectOptions
     @OptionGroup var global: GlobalOptions

@@ -4,29 +4,28 @@ import Glibc
 import Linux
 import OCI
 
-struct Images: ParsableCommand {
+struct Images: ParsableCommand, HasExamples {
     static let configuration = CommandConfiguration(
         commandName: "images", _superCommandName: "ctrctl", abstract: "Images: list them, import them, delete them.",
         usage: "ctrctl images [list|import|inspect|delete] ...",
         discussion: """
             The bare word lists images and takes the options of "images list".
-
-            Examples:
-              ctrctl images
-              ctrctl images -q
-              ctrctl images import busybox.tar
             """,
         subcommands: [List.self, Import.self, Inspect.self, Delete.self], defaultSubcommand: List.self, aliases: ["image"])
+    static let examples = [
+        "ctrctl images",
+        "ctrctl images -q",
+        "ctrctl images import busybox.tar",
+    ]
 
     struct List: Command {
         static let configuration = CommandConfiguration(
-            commandName: "list", _superCommandName: "ctrctl images", abstract: "List images.",
-            discussion: """
-                Examples:
-                  ctrctl images list
-                  ctrctl images list --digests
-                  ctrctl images list --output json
-                """, aliases: ["ls"])
+            commandName: "list", _superCommandName: "ctrctl images", abstract: "List images.", aliases: ["ls"])
+        static let examples = [
+            "ctrctl images list",
+            "ctrctl images list --digests",
+            "ctrctl images list --output json",
+        ]
         @Flag(help: "Show digests.")
         var digests = false
         @OptionGroup var listing: ListOptions
@@ -54,11 +53,11 @@ struct Images: ParsableCommand {
             discussion: """
                 Reads an OCI layout directory, an OCI archive, or an archive of "docker save", plain or compressed with gzip, and \
                 verifies every digest. Names come from the archive unless --name gives one.
-
-                Examples:
-                  ctrctl images import busybox.tar
-                  ctrctl images import --name tools:v1 ./layout
                 """)
+        static let examples = [
+            "ctrctl images import busybox.tar",
+            "ctrctl images import --name tools:v1 ./layout",
+        ]
         @Option(help: ArgumentHelp("Name for the image instead of those in the archive.", valueName: "reference"))
         var name: String?
         @OptionGroup var options: ImportOptions
@@ -74,10 +73,8 @@ struct Images: ParsableCommand {
             commandName: "inspect", _superCommandName: "ctrctl images", abstract: "Print all that is known of images, as JSON.",
             discussion: """
                 Prints an array with one object for each id.
-
-                Examples:
-                  ctrctl images inspect busybox:latest
                 """)
+        static let examples = ["ctrctl images inspect busybox:latest"]
         @OptionGroup var targets: Targets
         @OptionGroup var format: InspectOptions
         @OptionGroup var global: GlobalOptions
@@ -87,11 +84,8 @@ struct Images: ParsableCommand {
 
     struct Delete: Command {
         static let configuration = CommandConfiguration(
-            commandName: "delete", _superCommandName: "ctrctl images", abstract: "Delete images or names of them.",
-            discussion: """
-                Examples:
-                  ctrctl images delete busybox:latest
-                """, aliases: ["rm"])
+            commandName: "delete", _superCommandName: "ctrctl images", abstract: "Delete images or names of them.", aliases: ["rm"])
+        static let examples = ["ctrctl images delete busybox:latest"]
         @OptionGroup var options: ForceOptions
         @OptionGroup var targets: Targets
         @OptionGroup var global: GlobalOptions
@@ -113,10 +107,8 @@ struct ImportShort: Command {
         commandName: "import", _superCommandName: "ctrctl", abstract: "Import images from a directory or an archive.",
         discussion: """
             The same as "images import".
-
-            Examples:
-              ctrctl import busybox.tar
             """)
+    static let examples = ["ctrctl import busybox.tar"]
     @Option(help: ArgumentHelp("Name for the image instead of those in the archive.", valueName: "reference"))
     var name: String?
     @OptionGroup var options: ImportOptions
@@ -132,10 +124,8 @@ struct Load: Command {
         commandName: "load", _superCommandName: "ctrctl", abstract: "Import images from an archive.",
         discussion: """
             Docker's words for "images import".
-
-            Examples:
-              ctrctl load -i busybox.tar
             """)
+    static let examples = ["ctrctl load -i busybox.tar"]
     @Option(name: .shortAndLong, help: ArgumentHelp("The archive.", valueName: "file"))
     var input: String
     @OptionGroup var options: ImportOptions
@@ -146,12 +136,11 @@ struct Load: Command {
 
 struct Rmi: Command {
     static let configuration = CommandConfiguration(
-        commandName: "rmi", _superCommandName: "ctrctl", abstract: "Delete images or names of them.",
-        discussion: """
-            Examples:
-              ctrctl rmi busybox:latest
-              ctrctl rmi -f $(ctrctl images -q)
-            """)
+        commandName: "rmi", _superCommandName: "ctrctl", abstract: "Delete images or names of them.")
+    static let examples = [
+        "ctrctl rmi busybox:latest",
+        "ctrctl rmi -f $(ctrctl images -q)",
+    ]
     @OptionGroup var options: ForceOptions
     @OptionGroup var targets: Targets
     @OptionGroup var global: GlobalOptions

@@ -9,11 +9,11 @@ struct Logs: Command {
         discussion: """
             Its standard output appears on standard output and its standard error on standard error. With -f it goes on until the \
             container has ended; when ctrd goes away meanwhile, it waits for ctrd and continues behind the last byte.
-
-            Examples:
-              ctrctl logs web
-              ctrctl logs -f web 2>/dev/null
             """)
+    static let examples = [
+        "ctrctl logs web",
+        "ctrctl logs -f web 2>/dev/null",
+    ]
     @Flag(name: .shortAndLong, help: "Go on with what is written from now.")
     var follow = false
     @Argument(help: ArgumentHelp("An id, the first digits of an id, or a name.", valueName: "id"))

@@ -21,8 +21,9 @@ public enum Program {
             front.append(rest.removeFirst())
             if word == name, let value = rest.popFirst() { front.append(value) }
         }
+        if rest.first == "help" { return route(Array(rest.dropFirst()) + ["--help"]) }
         // Without a word it is --help, --version or a mistake, all of which the root knows.
-        guard let word = rest.first, !word.hasPrefix("-"), word != "help" else { return (Root.self, front + rest) }
+        guard let word = rest.first, !word.hasPrefix("-") else { return (Root.self, front + rest) }
         guard let type = everyday(word) else {
             guard let group = group(word) else { return (nil, Array(rest)) }
             rest.removeFirst()
@@ -123,15 +124,21 @@ public enum Program {
         } catch let code as ExitCode {
             return code.rawValue
         } catch {
-            if Chosen.exitCode(for: error) == .success { return show(Chosen.fullMessage(for: error)) }
+            if Chosen.exitCode(for: error) == .success { return show(help(Chosen.self, Chosen.fullMessage(for: error))) }
             let help = [Chosen.configuration._superCommandName, Chosen._commandName].compactMap { $0 }.joined(separator: " ")
             return usage(Chosen.message(for: error), help: help)
         }
     }
 
+    /// The help that the parser made, with the examples behind it; other texts that end well as they are.
+    static func help(_ type: any ParsableCommand.Type, _ text: String) -> String {
+        guard let examples = (type as? any HasExamples.Type)?.examples, text.contains("USAGE: ") else { return text }
+        return text + (text.hasSuffix("\n") ? "" : "\n") + "\nEXAMPLES:\n" + examples.map { "  \($0)\n" }.joined()
+    }
+
     private static func show(_ text: String) -> Int32 {
         do throws(Failure) {
-            try Console.line(text)
+            try Console.write(text.hasSuffix("\n") ? text : text + "\n")
             return 0
         } catch {
             Console.error(error.message)

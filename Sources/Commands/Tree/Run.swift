@@ -12,13 +12,13 @@ struct Run: Command {
             exit status is the command's: 128 + n when signal n ended it, 127 when the program was not found, 126 when it cannot be \
             run, 125 when the container could not be made or nobody saw how it ended. When ctrd goes away meanwhile, the container \
             goes on; this program waits for ctrd and continues where it was. Three interrupts within two seconds detach it.
-
-            Examples:
-              ctrctl run --rm busybox echo hello
-              ctrctl run -d --name web -v /srv/www:/www:ro -m 64m busybox httpd -f -h /www
-              ctrctl run --rm -e LANG=C -w /tmp --cpus 0.5 --pids-limit 20 busybox sh -c 'env; pwd'
             """,
         helpNames: .long)
+    static let examples = [
+        "ctrctl run --rm busybox echo hello",
+        "ctrctl run -d --name web -v /srv/www:/www:ro -m 64m busybox httpd -f -h /www",
+        "ctrctl run --rm -e LANG=C -w /tmp --cpus 0.5 --pids-limit 20 busybox sh -c 'env; pwd'",
+    ]
     static var failureCode: Int32 { Failure.usage }
 
     @Flag(name: .shortAndLong, help: "Do not stay: print the id of the container and return.")
@@ -76,12 +76,12 @@ struct Create: Command {
         usage: "ctrctl create [OPTIONS] IMAGE [COMMAND [ARGUMENT ...]]",
         discussion: """
             Takes the options of run and prints the id. Start it with "ctrctl start ID".
-
-            Examples:
-              ctrctl create --name job busybox sh -c 'date; sleep 5'
-              ctrctl start $(ctrctl create busybox true)
             """,
         helpNames: .long)
+    static let examples = [
+        "ctrctl create --name job busybox sh -c 'date; sleep 5'",
+        "ctrctl start $(ctrctl create busybox true)",
+    ]
 
     @OptionGroup var container: ContainerOptions
     @OptionGroup var global: GlobalOptions

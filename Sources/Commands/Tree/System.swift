@@ -8,12 +8,11 @@ let clientVersion = "0.1.0"
 
 struct Version: Command {
     static let configuration = CommandConfiguration(
-        commandName: "version", _superCommandName: "ctrctl", abstract: "Print the versions of this program and of ctrd.",
-        discussion: """
-            Examples:
-              ctrctl version
-              ctrctl version --output json
-            """)
+        commandName: "version", _superCommandName: "ctrctl", abstract: "Print the versions of this program and of ctrd.")
+    static let examples = [
+        "ctrctl version",
+        "ctrctl version --output json",
+    ]
     @Option(name: .shortAndLong, help: ArgumentHelp("table or json.", valueName: "format"))
     var output = OutputFormat.table
     @OptionGroup var global: GlobalOptions
@@ -42,12 +41,11 @@ struct Version: Command {
 
 struct Info: Command {
     static let configuration = CommandConfiguration(
-        commandName: "info", _superCommandName: "ctrctl", abstract: "Print what ctrd is, where it keeps things, and what this host lacks.",
-        discussion: """
-            Examples:
-              ctrctl info
-              ctrctl info --output json
-            """)
+        commandName: "info", _superCommandName: "ctrctl", abstract: "Print what ctrd is, where it keeps things, and what this host lacks.")
+    static let examples = [
+        "ctrctl info",
+        "ctrctl info --output json",
+    ]
     @Option(name: .shortAndLong, help: ArgumentHelp("table or json.", valueName: "format"))
     var output = OutputFormat.table
     @OptionGroup var global: GlobalOptions
@@ -74,17 +72,16 @@ struct Info: Command {
     }
 }
 
-struct Completion: ParsableCommand {
+struct Completion: ParsableCommand, HasExamples {
     enum Shell: String, ExpressibleByArgument, CaseIterable { case bash, zsh, fish }
 
     static let configuration = CommandConfiguration(
-        commandName: "completion", _superCommandName: "ctrctl", abstract: "Print a completion script for a shell.",
-        discussion: """
-            Examples:
-              ctrctl completion bash > /etc/bash_completion.d/ctrctl
-              ctrctl completion zsh > /usr/local/share/zsh/site-functions/_ctrctl
-              ctrctl completion fish > ~/.config/fish/completions/ctrctl.fish
-            """)
+        commandName: "completion", _superCommandName: "ctrctl", abstract: "Print a completion script for a shell.")
+    static let examples = [
+        "ctrctl completion bash > /etc/bash_completion.d/ctrctl",
+        "ctrctl completion zsh > /usr/local/share/zsh/site-functions/_ctrctl",
+        "ctrctl completion fish > ~/.config/fish/completions/ctrctl.fish",
+    ]
     @Argument(help: "bash, zsh or fish.")
     var shell: Shell
 

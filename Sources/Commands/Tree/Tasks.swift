@@ -4,7 +4,8 @@ import Glibc
 import Linux
 import SwiftProtobuf
 
-struct Tasks: ParsableCommand {
+struct Tasks: ParsableCommand, HasExamples {
+    static let examples = ["ctrctl tasks list", "ctrctl tasks wait web"]
     static let configuration = CommandConfiguration(
         commandName: "tasks", _superCommandName: "ctrctl", abstract: "Tasks: what runs of a container, and how it ended.",
         usage: "ctrctl tasks [list|start|kill|wait|delete|pause|resume] ...",
@@ -17,11 +18,11 @@ struct Tasks: ParsableCommand {
             discussion: """
                 SOURCE says how the exit status is known: reaped, pidfd, connector, zombie, or unknown. GUARDS says who watches: both, \
                 shim_only, keeper_only, unresponsive, lost, or none when there is nothing to watch.
-
-                Examples:
-                  ctrctl tasks list
-                  ctrctl tasks list --output json
                 """, aliases: ["ls"])
+        static let examples = [
+            "ctrctl tasks list",
+            "ctrctl tasks list --output json",
+        ]
         @OptionGroup var listing: ListOptions
         @OptionGroup var global: GlobalOptions
 
@@ -43,12 +44,11 @@ struct Tasks: ParsableCommand {
 
     struct Kill: Command {
         static let configuration = CommandConfiguration(
-            commandName: "kill", _superCommandName: "ctrctl tasks", abstract: "Send a signal to tasks, TERM by default.",
-            discussion: """
-                Examples:
-                  ctrctl tasks kill web
-                  ctrctl tasks kill -s USR1 web
-                """)
+            commandName: "kill", _superCommandName: "ctrctl tasks", abstract: "Send a signal to tasks, TERM by default.")
+        static let examples = [
+            "ctrctl tasks kill web",
+            "ctrctl tasks kill -s USR1 web",
+        ]
         @Option(name: [.customShort("s", allowingJoined: true), .long], help: "Name or number of the signal.")
         var signal = "TERM"
         @Flag(name: .shortAndLong, help: "To every process of the container.")
@@ -64,10 +64,8 @@ struct Tasks: ParsableCommand {
             commandName: "delete", _superCommandName: "ctrctl tasks", abstract: "Dismiss the guards of tasks that have ended.",
             discussion: """
                 The container and its logs stay, and it can be started again. -f kills a task that runs.
-
-                Examples:
-                  ctrctl tasks delete web
                 """, aliases: ["rm"])
+        static let examples = ["ctrctl tasks delete web"]
         @OptionGroup var options: ForceOptions
         @OptionGroup var targets: Targets
         @OptionGroup var global: GlobalOptions
@@ -87,11 +85,8 @@ struct Tasks: ParsableCommand {
 
     struct Resume: Command {
         static let configuration = CommandConfiguration(
-            commandName: "resume", _superCommandName: "ctrctl tasks", abstract: "Let paused tasks go on.",
-            discussion: """
-                Examples:
-                  ctrctl tasks resume web
-                """, aliases: ["unpause"])
+            commandName: "resume", _superCommandName: "ctrctl tasks", abstract: "Let paused tasks go on.", aliases: ["unpause"])
+        static let examples = ["ctrctl tasks resume web"]
         @OptionGroup var targets: Targets
         @OptionGroup var global: GlobalOptions
 
@@ -119,11 +114,8 @@ func taskTable(_ tasks: [Ctr_V1_Task], full: Bool, now: Int64) -> Table {
 
 struct Start: Command {
     static let configuration = CommandConfiguration(
-        commandName: "start", _superCommandName: "ctrctl", abstract: "Start containers that were created or have ended.",
-        discussion: """
-            Examples:
-              ctrctl start web
-            """)
+        commandName: "start", _superCommandName: "ctrctl", abstract: "Start containers that were created or have ended.")
+    static let examples = ["ctrctl start web"]
     @OptionGroup var targets: Targets
     @OptionGroup var global: GlobalOptions
 
@@ -141,12 +133,11 @@ struct Start: Command {
 
 struct Kill: Command {
     static let configuration = CommandConfiguration(
-        commandName: "kill", _superCommandName: "ctrctl", abstract: "Send a signal to containers, KILL by default.",
-        discussion: """
-            Examples:
-              ctrctl kill web
-              ctrctl kill -s HUP web
-            """)
+        commandName: "kill", _superCommandName: "ctrctl", abstract: "Send a signal to containers, KILL by default.")
+    static let examples = [
+        "ctrctl kill web",
+        "ctrctl kill -s HUP web",
+    ]
     @Option(name: [.customShort("s", allowingJoined: true), .long], help: "Name or number of the signal.")
     var signal = "KILL"
     @OptionGroup var targets: Targets
@@ -160,11 +151,11 @@ struct Stop: Command {
         commandName: "stop", _superCommandName: "ctrctl", abstract: "End containers: their stop signal, then KILL after a while.",
         discussion: """
             Returns when they have ended. When ctrd goes away meanwhile, it waits for ctrd and asks again.
-
-            Examples:
-              ctrctl stop web
-              ctrctl stop -t 60 web db
             """)
+    static let examples = [
+        "ctrctl stop web",
+        "ctrctl stop -t 60 web db",
+    ]
     @Option(
         name: [.customShort("t", allowingJoined: true), .customLong("time"), .customLong("timeout")], parsing: .unconditional,
         help: ArgumentHelp("Until KILL is sent; -1 waits without limit.", valueName: "seconds"))
@@ -196,10 +187,8 @@ struct Wait: Command {
         discussion: """
             Prints a status a line, in the order of the ids, at once for those that have ended already. A status that nobody saw is \
             printed as "unknown", with the reason as an error. When ctrd goes away meanwhile, it waits for ctrd.
-
-            Examples:
-              ctrctl wait web
             """)
+    static let examples = ["ctrctl wait web"]
     @OptionGroup var targets: Targets
     @OptionGroup var global: GlobalOptions
 
@@ -221,11 +210,8 @@ struct Wait: Command {
 
 struct Pause: Command {
     static let configuration = CommandConfiguration(
-        commandName: "pause", _superCommandName: "ctrctl", abstract: "Freeze all processes of containers.",
-        discussion: """
-            Examples:
-              ctrctl pause web
-            """)
+        commandName: "pause", _superCommandName: "ctrctl", abstract: "Freeze all processes of containers.")
+    static let examples = ["ctrctl pause web"]
     @OptionGroup var targets: Targets
     @OptionGroup var global: GlobalOptions
 
@@ -243,11 +229,8 @@ struct Pause: Command {
 
 struct Unpause: Command {
     static let configuration = CommandConfiguration(
-        commandName: "unpause", _superCommandName: "ctrctl", abstract: "Let paused containers go on.",
-        discussion: """
-            Examples:
-              ctrctl unpause web
-            """)
+        commandName: "unpause", _superCommandName: "ctrctl", abstract: "Let paused containers go on.")
+    static let examples = ["ctrctl unpause web"]
     @OptionGroup var targets: Targets
     @OptionGroup var global: GlobalOptions
 
