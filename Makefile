@@ -52,9 +52,13 @@ bin/$(1): $(STAMP)
 endef
 $(foreach program,$(SWIFT_PROGRAMS),$(eval $(call copied,$(program))))
 
+# No C library: the keeper lives as long as its container and keeps 12 KB.
+KEEPER_FLAGS := -std=c11 -Os -Wall -Wextra -Werror -ffreestanding -fno-builtin -fno-stack-protector -fno-asynchronous-unwind-tables \
+	-fcf-protection=none -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,norelro -Wl,-z,noexecstack -s
+
 bin/ctr-keeper: $(KEEPER_SOURCES) Makefile
 	@mkdir -p bin
-	@$(CC) -std=c11 -Os -Wall -Wextra -Werror -static -s -o bin/.ctr-keeper.new $(filter %.c,$(KEEPER_SOURCES))
+	@$(CC) $(KEEPER_FLAGS) -o bin/.ctr-keeper.new $(filter %.c,$(KEEPER_SOURCES))
 	@mv -f bin/.ctr-keeper.new $@; echo "$@"
 
 install: build ## install the programs and the systemd unit under DESTDIR/PREFIX
