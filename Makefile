@@ -98,7 +98,7 @@ proto-check: proto ## fail when the committed protobuf code is not what proto/ g
 		  echo "proto-check: generated code differs from what is committed: run make proto and commit" >&2; exit 1; }
 
 format: ## format the Swift sources in place
-	@$(SWIFT) format --in-place --recursive --parallel Sources Tests Package.swift
+	@tools/lint.sh --fix
 
 lint: ## what format would change, and the style rules, as errors
 	@tools/lint.sh
