@@ -71,7 +71,7 @@ demo: deps build ## a container that outlives the SIGKILL of its manager, step b
 	@$(PYTHON) tools/demo.py
 
 test: build ## everything that is checked, the fast first; the last line is the total
-	@tools/test.sh lint docs unit integration crashwalk leakcheck
+	@tools/test.sh lint docs $(if $(CI),proto) unit integration crashwalk leakcheck
 
 unit: ## unit tests (debug build)
 	@tools/test.sh unit

@@ -72,6 +72,7 @@ for stage in "$@"; do
     case $stage in
     lint) check lint tools/lint.sh ;;
     docs) check docs "$python" tools/check-docs.py ;;
+    proto) check proto make --no-print-directory proto-check ;;
     unit) unit_stage ;;
     integration) pytest_stage integration Tests/Integration ;;
     crashwalk) crashwalk_stage ;;
