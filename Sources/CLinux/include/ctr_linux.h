@@ -23,6 +23,18 @@ int ctr_memfd_create(const char *name, unsigned flags);
 int ctr_renameat2(int olddir, const char *old, int newdir, const char *new_, unsigned flags);
 int ctr_ioctl_int(int fd, unsigned long request, long argument);
 
+/* --- stores: durable names, extended attributes, free space (syncfs(2), renameat2(2), fsetxattr(2), statvfs(3)) --- */
+int ctr_syncfs(int fd);
+/* Fills the whole buffer (at most 256 bytes). */
+int ctr_getrandom(void *buffer, size_t length);
+/* With replace false an existing target is -EEXIST. */
+int ctr_rename(int olddir, const char *old, int newdir, const char *new_, bool replace);
+int ctr_fsetxattr(int fd, const char *name, const void *value, size_t length);
+long ctr_fgetxattr(int fd, const char *name, void *value, size_t length);
+long ctr_flistxattr(int fd, char *list, size_t length);
+/* Bytes free for an unprivileged user, and size of the file system. */
+int ctr_free_space(int fd, uint64_t *available, uint64_t *total);
+
 /* --- the mount API (fsopen(2), open_tree(2), move_mount(2), mount_setattr(2)) --- */
 int ctr_fsopen(const char *type, unsigned flags);
 int ctr_fsconfig_string(int fd, const char *key, const char *value);
@@ -62,6 +74,7 @@ int ctr_loopback_up(void);
 /* Pseudo terminals (ioctl_tty(2)): the slave of a master by descriptor, unlocked; its window size. */
 int ctr_pty_slave(int master);
 int ctr_pty_resize(int terminal, unsigned short columns, unsigned short rows);
+int ctr_pty_size(int terminal, unsigned short *columns, unsigned short *rows);
 int ctr_controlling_terminal(int terminal);
 /* bpf(2): loads a BPF_PROG_TYPE_CGROUP_DEVICE program of count instructions of 8 bytes; the descriptor is close-on-exec. */
 int ctr_bpf_load_device_program(const void *instructions, unsigned count);
