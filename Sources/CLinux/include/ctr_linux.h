@@ -102,6 +102,9 @@ enum {
 /* The same with a set of flags. */
 int ctr_spawn_with(const char *path, char *const argv[], char *const envp[], const char *cwd, const int *fd_map, int fd_count, unsigned flags);
 
+/* environ(7), which Swift does not import. */
+char *const *ctr_environ(void);
+
 /* --- signals, epoll, timers, clocks --- */
 int ctr_signalfd(const int *signals, int count); /* blocks the signals too; CLOEXEC, NONBLOCK */
 int ctr_block_signals(const int *signals, int count);
