@@ -55,11 +55,13 @@ final class ClientTests: XCTestCase {
         XCTAssertFalse(first.concernsPath())
         XCTAssertEqual(mkdir(root + "/a", 0o700), 0)
         XCTAssertTrue(first.concernsPath())
+        XCTAssertTrue(first.isSpent)
         let second = try XCTUnwrap(SocketWatch(path: root + "/a/s"))
         close(creat(root + "/a/other", 0o600))
         XCTAssertFalse(second.concernsPath())
         rename(root + "/a/other", root + "/a/s")
         XCTAssertTrue(second.concernsPath())
+        XCTAssertFalse(second.isSpent)
     }
 
     func testDelaysGrowAndEnd() {

@@ -175,7 +175,10 @@ final class Foreground {
             case .message(_, let payload):
                 reconnector.answered()
                 sink.accept(try decode(.success(payload)))
-                if sink.isFinished { self.logs = nil }
+                if sink.isFinished {
+                    self.logs = nil
+                    return
+                }
             case .end:
                 // Only the end of the output ends the reading; a manager that shuts down ends the stream without it.
                 if exit == nil { throw .lost(path: manager.address) }

@@ -65,7 +65,7 @@ struct Reconnector {
     /// Takes the events of the watch.
     mutating func look() {
         guard let watch, watch.concernsPath() else { return }
-        self.watch = nil
+        if watch.isSpent { self.watch = nil }
         tries = 0
         retryAt = 0
     }

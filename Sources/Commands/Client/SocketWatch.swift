@@ -8,6 +8,10 @@ final class SocketWatch {
     private let inotify: Descriptor
     /// Watch number to the name that matters in that directory.
     private var names: [Int32: [UInt8]] = [:]
+    /// The watch of the socket's own directory; negative while that does not exist.
+    private var last: Int32 = -1
+    /// Whether a directory on the way changed, so that another watch is needed to see the rest.
+    private(set) var isSpent = false
 
     /// nil when the kernel has no inotify instance left (fs.inotify.max_user_instances).
     init?(path: String) {
@@ -17,6 +21,7 @@ final class SocketWatch {
         let interest = UInt32(IN_CREATE | IN_MOVED_TO | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
         for step in Self.steps(to: path) {
             let watch = inotify_add_watch(raw, step.directory, interest)
+            last = watch
             if watch < 0 { break }
             names[watch] = Array(step.name.utf8)
         }
@@ -36,7 +41,7 @@ final class SocketWatch {
         return steps
     }
 
-    /// Reads the events that are there; true when one concerns the path. The watch is then spent: make a new one.
+    /// Reads the events that are there; true when one concerns the path.
     func concernsPath() -> Bool {
         var concerns = false
         withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 8) { buffer in
@@ -53,16 +58,23 @@ final class SocketWatch {
     /// struct inotify_event: i32 wd, u32 mask, u32 cookie, u32 length, then the name padded with zeros.
     private func relevant(_ events: UnsafeRawBufferPointer) -> Bool {
         var rest = events
+        var found = false
         while rest.count >= 16 {
             let watch = rest.loadUnaligned(as: Int32.self)
             let mask = rest.loadUnaligned(fromByteOffset: 4, as: UInt32.self)
             let length = Int(rest.loadUnaligned(fromByteOffset: 12, as: UInt32.self))
-            guard rest.count >= 16 + length else { return true }
-            if mask & UInt32(IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED | IN_Q_OVERFLOW) != 0 { return true }
+            let isLost = mask & UInt32(IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED | IN_Q_OVERFLOW) != 0
+            guard !isLost, rest.count >= 16 + length else {
+                isSpent = true
+                return true
+            }
             let name = rest[(rest.startIndex + 16)..<(rest.startIndex + 16 + length)].prefix { $0 != 0 }
-            if let wanted = names[watch], name.elementsEqual(wanted) { return true }
+            if let wanted = names[watch], name.elementsEqual(wanted) {
+                found = true
+                if watch != last { isSpent = true }
+            }
             rest = UnsafeRawBufferPointer(rebasing: rest[(rest.startIndex + 16 + length)...])
         }
-        return false
+        return found
     }
 }

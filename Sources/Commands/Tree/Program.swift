@@ -1,5 +1,5 @@
 import ArgumentParser
-import Glibc
+import Linux
 
 /// The program: finds the command that the first words name, parses the rest as that one command only, and does it.
 /// To parse the whole tree costs more than everything else that a command does.
@@ -121,6 +121,9 @@ public enum Program {
             Console.error(failure.message)
             let fallback = (type as? any Command.Type)?.failureCode ?? Failure.general
             return failure.code == Failure.general ? fallback : failure.code
+        } catch let error as SysError {
+            Console.error(error.description)
+            return (type as? any Command.Type)?.failureCode ?? Failure.general
         } catch let code as ExitCode {
             return code.rawValue
         } catch {
