@@ -57,8 +57,9 @@ final class ImageCatalog: Sendable {
         return image
     }
 
-    /// Who `name` is in the image (empty: as the image says). The image's files are read once. Blocking.
-    func user(_ name: String, image: LoadedImage) throws -> ResolvedUser {
+    /// Who `asked` is in the image (empty: as the image says). The image's files are read once. Blocking.
+    func user(_ asked: String, image: LoadedImage) throws -> ResolvedUser {
+        let name = asked.isEmpty ? image.configuration.user.untrusted : asked
         let key = "\(image.manifest) \(name)"
         if let user = contents.withLock({ $0.users[key] }) { return user }
         let user = try images.resolveUser(name, image: image)
@@ -80,7 +81,9 @@ final class ImageCatalog: Sendable {
     func count(namespace: String) -> Int { Set(rows(namespace: namespace).map(\.manifest)).count }
 
     /// What `text` names: a reference, an id with or without "sha256:", or the start of exactly one id.
-    func resolve(namespace: String, _ text: String, operation: String) throws(SupervisorError) -> (manifest: Digest, name: String?) {
+    func resolve(
+        namespace: String, _ text: String, operation: String, exitCode: UInt32 = 1
+    ) throws(SupervisorError) -> (manifest: Digest, name: String?) {
         let names = contents.withLock { $0.names[namespace] ?? [:] }
         if let reference = try? Reference(parsing: text) {
             if let row = names[reference.description], let digest = Digest(row.manifest) { return (digest, row.name) }
@@ -92,11 +95,11 @@ final class ImageCatalog: Sendable {
             let matches = Set(names.values.map(\.manifest).filter { $0.dropFirst(7).hasPrefix(hex) })
             if matches.count > 1 {
                 throw SupervisorError(
-                    .invalidArgument, operation, text, "id prefix \"\(hex)\" is ambiguous: matches \(matches.count) images", exitCode: 125)
+                    .invalidArgument, operation, text, "id prefix \"\(hex)\" is ambiguous: matches \(matches.count) images", exitCode: exitCode)
             }
             if let only = matches.first, let digest = Digest(only) { return (digest, nil) }
         }
-        throw SupervisorError(.notFound, operation, text.shown, "no such image: \(text.shown)", exitCode: 125)
+        throw SupervisorError(.notFound, operation, text.shown, "no such image: \(text.shown)", exitCode: exitCode)
     }
 
     func message(namespace: String, _ image: LoadedImage) -> Ctr_V1_Image {
