@@ -129,8 +129,12 @@ final class Container {
 
     /// Where the container's processes are counted and killed; nil when it has no control group of its own.
     var cgroup: ContainerCgroup? {
-        guard let path = process?.cgroup, let hierarchies = try? CgroupHierarchies() else { return nil }
-        return try? ContainerCgroup(path, in: hierarchies)
+        guard let path = process?.cgroup, let hierarchies = try? CgroupHierarchies(),
+            let group = try? ContainerCgroup(path, in: hierarchies)
+        else { return nil }
+        // Runtimes of others make no directory in a version 2 hierarchy that has no controllers.
+        let tracked = group.unified.map { access($0, F_OK) == 0 } ?? false
+        return tracked ? group : ContainerCgroup(v1: group.v1, unified: nil)
     }
 
     // MARK: time and connections

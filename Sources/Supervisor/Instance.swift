@@ -48,6 +48,8 @@ actor Instance {
     var removalTimer: Scheduled<Void>?
     /// A start is under way and decides itself what the loss of its guards means.
     var launching = false
+    /// This manager finished a start that an earlier one was asked for.
+    var startCarriedOn = false
 
     init(state: ContainerState, supervisor: Supervisor) {
         id = state.id

@@ -65,7 +65,7 @@ extension Instance {
         guard let task = state.task, !task.row.phase.hasEnded else { return }
         guard force else {
             let what = task.row.phase == .paused ? "paused" : task.proved ? "running" : "not known to have ended"
-            throw fail(.failedPrecondition, operation, "container \(name) is \(what): \(hint)")
+            throw fail(.failedPrecondition, operation, "container \(name) (\(state.shortID)) is \(what): \(hint)")
         }
         if task.row.phase == .starting { return }
         do { try await kill(signal: UInt32(SIGKILL), all: true) } catch let error as SupervisorError where error.code == .failedPrecondition {}

@@ -249,6 +249,7 @@ extension Instance {
         while state.task?.proved == false && state.task?.row.phase.hasEnded == false && !linkSettled { await linkChange() }
         if let connection, state.task?.row.phase == .starting {
             if state.row.phase == .creating { return try await startNow(from: connection) }
+            startCarriedOn = true
             try await carryOnStart(from: connection)
         }
     }
@@ -271,6 +272,7 @@ extension Instance {
         try await clearRuntimeState()
         note { $0.proved = true }
         if state.row.phase == .creating { return try await startNow() }
+        startCarriedOn = true
         try await carryOnStart(from: nil)
     }
 }

@@ -96,6 +96,15 @@ public final class Supervisor: Sendable {
     /// Manifests that containers were made from.
     var imagesInUse: Set<String> { Set(registry.instances().compactMap { registry.state($0.id)?.row.imageID }) }
 
+    /// Removes the parents of containers' cgroups where no container is left: after the last one nothing of us stays on the host.
+    public func removeEmptyCgroups() {
+        for mountPoint in host.cgroups.v1.map(\.mountPoint) + (host.cgroups.unified.map { [$0] } ?? []) {
+            let parent = "\(mountPoint)/\(configuration.cgroupParent)"
+            for namespace in (try? Rebuild.entries(parent)) ?? [] { rmdir("\(parent)/\(namespace)") }
+            rmdir(parent)
+        }
+    }
+
     // MARK: system
 
     public func version() -> Ctr_V1_VersionResponse {
