@@ -76,13 +76,14 @@ let package = Package(
         .target(name: "CtrProto", dependencies: [protobuf], swiftSettings: generatedSwift),
         .target(
             name: "Store", dependencies: [.product(name: "GRDB", package: "GRDB.swift")], swiftSettings: plainSwift),
-        .target(name: "Content", dependencies: ["Linux", "OCI", "CCrypto", "CZlib"], swiftSettings: plainSwift),
+        .target(name: "Content", dependencies: ["Linux", "CLinux", "OCI", "CCrypto", "CZlib"], swiftSettings: plainSwift),
         .target(name: "Snapshots", dependencies: ["Linux", "CLinux", "OCI", "Content"], swiftSettings: plainSwift),
-        .target(name: "Images", dependencies: ["Linux", "OCI", "Content", "Snapshots"], swiftSettings: plainSwift),
+        .target(name: "Images", dependencies: ["Linux", "CLinux", "OCI", "Content", "Snapshots"], swiftSettings: plainSwift),
         .target(
             name: "Supervisor",
-            dependencies: ["Linux", "CLinux", "OCI", "TTRPC", "CtrProto", "Records", "Logs", "Store", "Snapshots", "Images", logging]
-                + nio, swiftSettings: plainSwift),
+            dependencies: [
+                "Linux", "CLinux", "OCI", "TTRPC", "CtrProto", "Records", "Logs", "Store", "Content", "Snapshots", "Images", logging,
+            ] + nio, swiftSettings: plainSwift),
         .target(
             name: "APITTRPC",
             dependencies: ["Linux", "TTRPC", "CtrProto", "Supervisor", "Images", "Store", "Logs", logging] + nio,
@@ -90,7 +91,8 @@ let package = Package(
         .executableTarget(
             name: "ctrd",
             dependencies: [
-                "Linux", "Supervisor", "APITTRPC", arguments, logging, .product(name: "TOMLKit", package: "TOMLKit"),
+                "Linux", "Content", "Snapshots", "Images", "Supervisor", "APITTRPC", arguments, logging,
+                .product(name: "TOMLKit", package: "TOMLKit"),
             ] + nio, swiftSettings: plainSwift),
         .target(
             name: "Commands", dependencies: ["Linux", "OCI", "TTRPC", "CtrProto", arguments], swiftSettings: plainSwift),
@@ -105,8 +107,10 @@ let package = Package(
         .testTarget(
             name: "ShimTests", dependencies: ["Shim", "CShimProto", "CProtobufC", "CtrProto", protobuf], swiftSettings: plainSwift),
         .testTarget(name: "RuntimeTests", dependencies: ["Runtime", "OCI"], swiftSettings: plainSwift),
-        .testTarget(name: "ImagesTests", dependencies: ["Images", "Content", "Snapshots", "OCI"], swiftSettings: plainSwift),
-        .testTarget(name: "SupervisorTests", dependencies: ["Supervisor", "Store"], swiftSettings: plainSwift),
+        .testTarget(
+            name: "ImagesTests", dependencies: ["Images", "Content", "Snapshots", "OCI", "Linux", "CLinux", "CZlib"],
+            swiftSettings: plainSwift),
+        .testTarget(name: "SupervisorTests", dependencies: ["Supervisor", "Store", "OCI", "Images"], swiftSettings: plainSwift),
         .testTarget(name: "CommandsTests", dependencies: ["Commands"], swiftSettings: plainSwift),
     ]
 )

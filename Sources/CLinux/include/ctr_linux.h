@@ -23,6 +23,18 @@ int ctr_memfd_create(const char *name, unsigned flags);
 int ctr_renameat2(int olddir, const char *old, int newdir, const char *new_, unsigned flags);
 int ctr_ioctl_int(int fd, unsigned long request, long argument);
 
+/* --- stores: durable names, extended attributes, free space (syncfs(2), renameat2(2), fsetxattr(2), statvfs(3)) --- */
+int ctr_syncfs(int fd);
+/* Fills the whole buffer (at most 256 bytes). */
+int ctr_getrandom(void *buffer, size_t length);
+/* With replace false an existing target is -EEXIST. */
+int ctr_rename(int olddir, const char *old, int newdir, const char *new_, bool replace);
+int ctr_fsetxattr(int fd, const char *name, const void *value, size_t length);
+long ctr_fgetxattr(int fd, const char *name, void *value, size_t length);
+long ctr_flistxattr(int fd, char *list, size_t length);
+/* Bytes free for an unprivileged user, and size of the file system. */
+int ctr_free_space(int fd, uint64_t *available, uint64_t *total);
+
 /* --- the mount API (fsopen(2), open_tree(2), move_mount(2), mount_setattr(2)) --- */
 int ctr_fsopen(const char *type, unsigned flags);
 int ctr_fsconfig_string(int fd, const char *key, const char *value);
@@ -90,6 +102,9 @@ enum {
 };
 /* The same with a set of flags. */
 int ctr_spawn_with(const char *path, char *const argv[], char *const envp[], const char *cwd, const int *fd_map, int fd_count, unsigned flags);
+
+/* environ(7), which Swift does not import. */
+char *const *ctr_environ(void);
 
 /* --- signals, epoll, timers, clocks --- */
 int ctr_signalfd(const int *signals, int count); /* blocks the signals too; CLOEXEC, NONBLOCK */

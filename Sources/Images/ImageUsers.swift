@@ -1,0 +1,15 @@
+import Snapshots
+
+extension ImageStore {
+    /// Resolves `USER[:GROUP]` with the /etc/passwd and /etc/group of the image's layers. An empty text is root. Numbers need no entries;
+    /// names do.
+    public func resolveUser(_ user: String, image: LoadedImage) throws -> ResolvedUser {
+        do {
+            let view = try snapshots.view(image.chainIDs)
+            let database = UserDatabase(
+                passwd: try view.readFile("/etc/passwd", limit: UserDatabase.sizeLimit) ?? [],
+                group: try view.readFile("/etc/group", limit: UserDatabase.sizeLimit) ?? [])
+            return try database.resolve(user)
+        } catch { throw ImageError(error, "resolve user", "\"\(user.prefix(128))\"") }
+    }
+}
