@@ -10,6 +10,8 @@ public final class TarReader {
 
     public static let entryLimit = 1_000_000
     static let extensionLimit: Int64 = 1 << 20
+    /// No file is larger; so sums of sizes cannot overflow.
+    static let sizeLimit: Int64 = 1 << 50
 
     public init(_ source: any ByteSource) { self.source = BufferedSource(source) }
 
@@ -155,6 +157,7 @@ public final class TarReader {
             throw tooLarge("a path is longer than \(TreePath.byteLimit) bytes")
         }
         let size = records.size ?? header.size
+        if size > Self.sizeLimit { throw tooLarge("an entry of \(size) bytes") }
         let kind: TarEntry.Kind
         switch header.type {
         case UInt8(ascii: "0"), 0, UInt8(ascii: "7"):

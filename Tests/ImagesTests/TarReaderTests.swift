@@ -157,6 +157,13 @@ final class TarReaderTests: XCTestCase {
         refuse("out of range") { $0.uid = [0x80, 0, 0, 0, 0x80, 0, 0, 0] }
         refuse("out of range") { $0.gid = [UInt8](repeating: 0xff, count: 8) }
         refuse("truncated") { $0.size = TarBuilder.octal(1 << 30, 12) }
+        refuse("an entry of") { $0.size = [0x80, 0, 0, 0, 0x7f] + [UInt8](repeating: 0xff, count: 7) }
+        for size in [Int64.max, Int64.max - 511, 1 << 51] {
+            assertRefused("an entry of") { tar in
+                tar.pax([("size", "\(size)")])
+                tar.file("x")
+            }
+        }
     }
 
     func testMalformedHeadersAreRefused() {
