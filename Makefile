@@ -52,9 +52,13 @@ bin/$(1): $(STAMP)
 endef
 $(foreach program,$(SWIFT_PROGRAMS),$(eval $(call copied,$(program))))
 
+# No C library: the keeper lives as long as its container and keeps 12 KB.
+KEEPER_FLAGS := -std=c11 -Os -Wall -Wextra -Werror -ffreestanding -fno-builtin -fno-stack-protector -fno-asynchronous-unwind-tables \
+	-fcf-protection=none -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,norelro -Wl,-z,noexecstack -s
+
 bin/ctr-keeper: $(KEEPER_SOURCES) Makefile
 	@mkdir -p bin
-	@$(CC) -std=c11 -Os -Wall -Wextra -Werror -static -s -o bin/.ctr-keeper.new $(filter %.c,$(KEEPER_SOURCES))
+	@$(CC) $(KEEPER_FLAGS) -o bin/.ctr-keeper.new $(filter %.c,$(KEEPER_SOURCES))
 	@mv -f bin/.ctr-keeper.new $@; echo "$@"
 
 install: build ## install the programs and the systemd unit under DESTDIR/PREFIX
@@ -67,7 +71,7 @@ demo: deps build ## a container that outlives the SIGKILL of its manager, step b
 	@$(PYTHON) tools/demo.py
 
 test: build ## everything that is checked, the fast first; the last line is the total
-	@tools/test.sh lint docs unit integration crashwalk leakcheck
+	@tools/test.sh lint docs $(if $(CI),proto) unit integration crashwalk leakcheck
 
 unit: ## unit tests (debug build)
 	@tools/test.sh unit
@@ -94,7 +98,7 @@ proto-check: proto ## fail when the committed protobuf code is not what proto/ g
 		  echo "proto-check: generated code differs from what is committed: run make proto and commit" >&2; exit 1; }
 
 format: ## format the Swift sources in place
-	@$(SWIFT) format --in-place --recursive --parallel Sources Tests Package.swift
+	@tools/lint.sh --fix
 
 lint: ## what format would change, and the style rules, as errors
 	@tools/lint.sh

@@ -1,8 +1,11 @@
 #!/bin/bash
-# The style of what is written by hand: generated code is left out.
+# The style of what is written by hand: generated code is left out. With --fix it is put right in place where that can be done.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mapfile -t files < <(git ls-files --cached --others --exclude-standard 'Sources/*.swift' 'Tests/*.swift' Package.swift | grep -v '\.pb\.swift$')
+if [[ "${1:-}" == --fix ]]; then
+    exec "${SWIFT:-swift}" format --in-place --parallel "${files[@]}"
+fi
 "${SWIFT:-swift}" format lint --strict --parallel "${files[@]}"
 "${PYTHON:-/usr/bin/python3}" - <<'PY'
 import ast, pathlib, subprocess, sys

@@ -10,10 +10,31 @@ extension MethodTable {
                 "Info": .immediate { (request: Ctr_V1_InfoRequest) in supervisor.info(request) },
             ],
             "ctr.v1.Containers": [
-                "List": .immediate { (request: Ctr_V1_ListContainersRequest) in supervisor.list(request) }
+                "Create": .unary { (request: Ctr_V1_CreateContainerRequest) in try await supervisor.create(request) },
+                "Get": .unary { (request: Ctr_V1_GetContainerRequest) in try await supervisor.get(request) },
+                "List": .immediate { (request: Ctr_V1_ListContainersRequest) in supervisor.list(request) },
+                "Delete": .unary { (request: Ctr_V1_DeleteContainerRequest) in try await supervisor.delete(request) },
             ],
             "ctr.v1.Tasks": [
-                "List": .immediate { (request: Ctr_V1_ListTasksRequest) in supervisor.listTasks(request) }
+                "Start": .unary { (request: Ctr_V1_StartTaskRequest) in try await supervisor.start(request) },
+                "Kill": .unary { (request: Ctr_V1_KillTaskRequest) in try await supervisor.kill(request) },
+                "Stop": .unary { (request: Ctr_V1_StopTaskRequest) in try await supervisor.stop(request) },
+                "Wait": .unary { (request: Ctr_V1_WaitTaskRequest) in try await supervisor.wait(request) },
+                "List": .immediate { (request: Ctr_V1_ListTasksRequest) in supervisor.listTasks(request) },
+                "Delete": .unary { (request: Ctr_V1_DeleteTaskRequest) in try await supervisor.deleteTask(request) },
+                "Pause": .unary { (request: Ctr_V1_PauseTaskRequest) in try await supervisor.pause(request) },
+                "Resume": .unary { (request: Ctr_V1_ResumeTaskRequest) in try await supervisor.resume(request) },
+            ],
+            "ctr.v1.Images": [
+                "Import": .unary { (request: Ctr_V1_ImportImagesRequest) in try await supervisor.importImages(request) },
+                "Get": .unary { (request: Ctr_V1_GetImageRequest) in try await supervisor.image(request) },
+                "List": .unary { (request: Ctr_V1_ListImagesRequest) in try await supervisor.listImages(request) },
+                "Delete": .unary { (request: Ctr_V1_DeleteImageRequest) in try await supervisor.deleteImage(request) },
+            ],
+            "ctr.v1.Logs": [
+                "Read": .stream { (request: Ctr_V1_ReadLogsRequest, writer: StreamWriter) in
+                    try await supervisor.readLogs(request) { try await writer.send($0.serializedBytes()) }
+                }
             ],
         ])
     }

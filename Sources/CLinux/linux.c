@@ -184,6 +184,13 @@ int ctr_pty_resize(int terminal, unsigned short columns, unsigned short rows) {
     struct winsize size = {.ws_col = columns, .ws_row = rows};
     RETURN(ioctl(terminal, TIOCSWINSZ, &size));
 }
+int ctr_pty_size(int terminal, unsigned short *columns, unsigned short *rows) {
+    struct winsize size;
+    if (ioctl(terminal, TIOCGWINSZ, &size) < 0) return -errno;
+    *columns = size.ws_col;
+    *rows = size.ws_row;
+    return 0;
+}
 int ctr_controlling_terminal(int terminal) { RETURN(ioctl(terminal, TIOCSCTTY, 0)); }
 int ctr_bpf_load_device_program(const void *instructions, unsigned count) {
     union bpf_attr attributes;

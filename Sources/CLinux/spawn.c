@@ -90,3 +90,5 @@ int ctr_spawn_with(const char *path, char *const argv[], char *const envp[], con
     }
     return pid;
 }
+
+char *const *ctr_environ(void) { return environ; }

@@ -151,6 +151,9 @@ public struct ContainerCgroup: Sendable, Equatable {
         return pids
     }
 
+    /// Whether `pid` is in it or below, now. Asked after a pidfd of it was opened, it says whom the pidfd names.
+    public func contains(_ pid: Int32) throws(SysError) -> Bool { try processes().contains(pid) }
+
     private static func collect(_ path: String, into pids: inout [Int32], depth: Int) throws(SysError) {
         let text: [UInt8]
         do throws(SysError) { text = try readFile(path + "/cgroup.procs", limit: 1 << 20) } catch {

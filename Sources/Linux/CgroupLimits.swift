@@ -126,7 +126,8 @@ public struct DeviceRule: Sendable, Equatable {
             }
             if let last = result.lastIndex(where: { $0.overlaps(rule) }) {
                 let earlier = result[last]
-                if earlier.allow == rule.allow && earlier.sameDevices(rule) && earlier.access.isSuperset(of: rule.access) { continue }
+                let covers = earlier.kind == .all || earlier.sameDevices(rule) && earlier.access.isSuperset(of: rule.access)
+                if earlier.allow == rule.allow && covers { continue }
             } else if !rule.allow {
                 continue
             }

@@ -26,6 +26,16 @@ public struct Descriptor: ~Copyable, Sendable {
     }
 }
 
+extension Optional where Wrapped == Descriptor {
+    /// Gives the number away, or -1 when there is none; the caller closes it.
+    public consuming func release() -> Int32 {
+        switch consume self {
+        case .some(let descriptor): descriptor.release()
+        case .none: -1
+        }
+    }
+}
+
 /// Opens `path` below `directory` (AT_FDCWD by default), always close-on-exec. Paths are the engine's own:
 /// what lies in a container's root file system is opened through `RootFS`.
 public func open(

@@ -106,4 +106,9 @@ public enum Mounts {
     public static func attachOverRoot(_ mount: borrowing Descriptor) throws(SysError) {
         try check("attach mount to", "/", ctr_move_mount(mount.raw, "", AT_FDCWD, "/", moveFromEmpty))
     }
+
+    /// Unmounts, lazily, what lies on top at the current directory: the old root after pivot_root(".", ".").
+    public static func detachCurrentDirectory() throws(SysError) {
+        try check("unmount", "old root", ctr_umount2(".", 2 /* MNT_DETACH */))
+    }
 }

@@ -67,7 +67,7 @@ public struct ExitRecord: TypedRecord {
     public var exited: Int64
     /// CLOCK_BOOTTIME, nanoseconds.
     public var exitedBoot: Int64
-    /// Whether init was killed for lack of memory, as far as signal and cgroup show it.
+    /// Whether the kernel killed one of the container's processes for lack of memory.
     public var oom: Bool
     public var usage: Usage
     /// Whether both output streams had ended when this was written; the log index knows later.

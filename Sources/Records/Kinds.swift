@@ -137,12 +137,15 @@ public struct PidRecord: TypedRecord {
     public var created: Int64
     /// CLOCK_REALTIME, nanoseconds; nil until Start.
     public var started: Int64?
+    /// The container's control group as the kernel names it, "/ctrd/default/c1"; nil where it is in none of its own.
+    public var cgroup: String?
 
-    public init(process: ProcessIdentity, bootID: String, created: Int64, started: Int64? = nil) {
+    public init(process: ProcessIdentity, bootID: String, created: Int64, started: Int64? = nil, cgroup: String? = nil) {
         self.process = process
         self.bootID = bootID
         self.created = created
         self.started = started
+        self.cgroup = cgroup
     }
 
     public init(fields: borrowing RecordFields) throws(RecordError) {
@@ -150,6 +153,7 @@ public struct PidRecord: TypedRecord {
         bootID = try fields.text("boot_id")
         created = try fields.number("created_ns")
         started = try fields.flag("started") ? try fields.number("started_ns") as Int64 : nil
+        cgroup = fields.optionalText("cgroup")
     }
 
     public func fill(_ record: inout Record) {
@@ -159,5 +163,6 @@ public struct PidRecord: TypedRecord {
         record.set("created_ns", created)
         record.set("started", started != nil)
         record.set("started_ns", started ?? 0)
+        if let cgroup { record.set("cgroup", cgroup) }
     }
 }

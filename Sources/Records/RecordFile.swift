@@ -85,6 +85,8 @@ public struct RecordFields {
         return value
     }
 
+    func optionalText(_ key: String) -> String? { record[key] }
+
     func number<Value: FixedWidthInteger>(_ key: String) throws(RecordError) -> Value {
         guard let value = try optionalNumber(key) as Value? else { throw RecordError("read record", name, .wrong("no \(key)")) }
         return value

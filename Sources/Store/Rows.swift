@@ -117,6 +117,7 @@ public struct Event: Equatable, Sendable {
     public enum Topic: String, Equatable, Sendable {
         case containerCreate = "/containers/create"
         case containerDelete = "/containers/delete"
+        case taskCreate = "/tasks/create"
         case taskStart = "/tasks/start"
         case taskFailed = "/tasks/failed"
         case taskExit = "/tasks/exit"

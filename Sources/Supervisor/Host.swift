@@ -12,6 +12,8 @@ struct Host: Sendable {
     let cgroupVersion: String
     /// Controllers that can limit, sorted.
     let controllers: [String]
+    /// Whether memory and swap can be limited together.
+    let limitsSwap: Bool
     /// What is missing and what does not work without it.
     let warnings: [String]
 
@@ -36,6 +38,8 @@ struct Host: Sendable {
         }
         if legacy && !found.contains("devices") { warnings.append("no devices controller: access to devices is not limited") }
         if legacy && !found.contains("freezer") && cgroups.unified == nil { warnings.append("no freezer controller: pause is refused") }
+        let memory = cgroups.v1.first { $0.controllers.split(separator: ",").contains("memory") }
+        limitsSwap = memory.map { access($0.mountPoint + "/memory.memsw.limit_in_bytes", F_OK) == 0 } ?? true
         self.warnings = warnings
     }
 

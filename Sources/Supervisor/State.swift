@@ -57,6 +57,8 @@ public struct ContainerState: Equatable, Sendable {
     public var task: TaskState?
     /// Order of creation.
     public var created: Int64
+    /// Written to the database: before that it reserves its id and name and is not listed.
+    var visible = false
 
     public init(row: ContainerRow, container: Ctr_V1_Container, task: TaskState?) {
         self.row = row

@@ -4,6 +4,8 @@ import Linux
 import Logging
 import Store
 import SwiftProtobuf
+import Synchronization
+import TTRPC
 
 /// Containers and tasks: what clients ask for, carried out; what happens to containers, recorded; and after a restart, what was.
 public final class Supervisor: Sendable {
@@ -12,30 +14,98 @@ public final class Supervisor: Sendable {
     let store: Store
     let host: Host
     let logger: Logger
+    let watcher: PidfdWatcher
+    let catalog: ImageCatalog
     public let registry = Registry()
+    private let rebuilt: Bool
+    private let reconciled = Mutex(false)
 
-    /// Loads what the database knows. Nothing is adopted and nothing answered yet. Blocking.
+    /// Loads what the database knows, or with `rebuild` what is on the disk. Nothing is adopted and nothing answered yet. Blocking.
     public init(configuration: Configuration, executor: Executor, store: Store, rebuild: Bool, logger: Logger) throws {
         self.configuration = configuration
         self.executor = executor
         self.store = store
         self.logger = logger
+        rebuilt = rebuild
         host = try Host()
-        try load()
-    }
-
-    /// Looks at every container; returns when all are looked at.
-    public func reconcile() async {}
-
-    private func load() throws {
-        let contents = try store.load()
+        watcher = try PidfdWatcher()
+        let contents = rebuild ? try Rebuild(configuration: configuration, bootID: host.bootID, logger: logger).contents() : try store.load()
+        catalog = try ImageCatalog(root: configuration.root, rows: contents.imageNames, store: store, executor: executor, logger: logger)
         for row in contents.containers {
-            let container = try Ctr_V1_Container(serializedBytes: row.record)
-            let task = contents.tasks[row.id].map { TaskState(row: $0, proved: false) }
-            let instance = Instance(id: row.id, namespace: row.namespace)
-            try registry.insert(ContainerState(row: row, container: container, task: task), instance)
+            let container: Ctr_V1_Container
+            do { container = try Ctr_V1_Container(serializedBytes: row.record) } catch {
+                logger.error("container's record is unreadable", metadata: ["container": "\(row.id)"])
+                continue
+            }
+            var state = ContainerState(row: row, container: container, task: contents.tasks[row.id].map { TaskState(row: $0, proved: false) })
+            state.visible = true
+            do { try registry.insert(state, Instance(state: state, supervisor: self)) } catch {
+                logger.error("container twice", metadata: ["container": "\(row.id)"])
+            }
         }
     }
+
+    // MARK: after the start
+
+    /// Finds out what became of every container, each by itself, then removes what belongs to none.
+    public func reconcile() async {
+        let instances = registry.instances()
+        let started = now(CLOCK_MONOTONIC)
+        if rebuilt { await writeRebuilt(instances) }
+        let tasks = instances.map { instance in
+            executor.spawn {
+                do { try await instance.adopt() } catch {
+                    self.logger.error(
+                        "container not brought back", metadata: ["container": "\(instance.id.prefix(12))", "error": "\(error)"])
+                }
+            }
+        }
+        for task in tasks { await task.value }
+        logger.info(
+            "containers found", metadata: ["count": "\(instances.count)", "milliseconds": "\((now(CLOCK_MONOTONIC) - started) / 1_000_000)"])
+        await sweep()
+        reconciled.withLock { $0 = true }
+    }
+
+    private func writeRebuilt(_ instances: [Instance]) async {
+        let states = registry.list(namespace: "")
+        var changes: [Change] = []
+        for state in states {
+            changes.append(.insertContainer(state.row))
+            if let task = state.task { changes.append(.putTask(task.row)) }
+        }
+        let containers = states.map { (namespace: $0.namespace, image: $0.container.image, manifest: $0.row.imageID) }
+        do {
+            let names = try await executor.longRunning { [catalog] in try catalog.recoverNames(containers: containers) }
+            changes += names.map { .putImageName($0) }
+            try await store.commit(changes, events: [])
+        } catch { logger.error("rebuilt rows not written", metadata: ["error": "\(error)"]) }
+    }
+
+    /// Removes directories without a row, snapshots without a container, sockets and cgroups without a task, blobs without an image.
+    private func sweep() async {
+        let sweep = Sweep(configuration: configuration, registry: registry, catalog: catalog, host: host, logger: logger)
+        do {
+            try await catalog.exclusively { [self] in
+                try await executor.longRunning { try sweep.run() }
+                if !rebuilt { try await catalog.collect(inUse: imagesInUse) }
+            }
+        } catch { logger.warning("leftovers not removed", metadata: ["error": "\(error)"]) }
+    }
+
+    /// Manifests that containers were made from.
+    var imagesInUse: Set<String> { Set(registry.instances().compactMap { registry.state($0.id)?.row.imageID }) }
+
+    /// Removes the parents of containers' cgroups where no container is left: after the last one nothing of us stays on the host.
+    public func removeEmptyCgroups() {
+        for mountPoint in host.cgroups.v1.map(\.mountPoint) + (host.cgroups.unified.map { [$0] } ?? []) {
+            let parent = "\(mountPoint)/\(configuration.cgroupParent)"
+            for namespace in (try? Rebuild.entries(parent)) ?? [] { rmdir("\(parent)/\(namespace)") }
+            rmdir(parent)
+        }
+    }
+
+    // MARK: system
 
     public func version() -> Ctr_V1_VersionResponse {
         var response = Ctr_V1_VersionResponse()
@@ -61,6 +131,7 @@ public final class Supervisor: Sendable {
             default: response.stopped += 1
             }
         }
+        response.images = UInt32(clamping: catalog.count(namespace: request.namespace))
         response.cgroupVersion = host.cgroupVersion
         response.cgroupControllers = host.controllers
         response.snapshotter = "overlay"
@@ -70,6 +141,8 @@ public final class Supervisor: Sendable {
         response.warnings = host.warnings
         return response
     }
+
+    // MARK: lists
 
     public func list(_ request: Ctr_V1_ListContainersRequest) -> Ctr_V1_ListContainersResponse {
         var response = Ctr_V1_ListContainersResponse()

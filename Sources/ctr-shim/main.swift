@@ -1,1 +1,4 @@
-print("not built")
+import Glibc
+import Shim
+
+exit(Program.main(CommandLine.arguments))

@@ -1,1 +1,4 @@
-print("not built")
+import Glibc
+import Runtime
+
+exit(Runtime.main(CommandLine.arguments))

@@ -11,7 +11,9 @@ NAMESPACES = ("mnt", "pid", "net", "uts", "ipc", "cgroup", "user")
 # Rows are in the database, not in files of their own; its side files come and go.
 DATABASE = re.compile(r"(^|/)(ctrd\.db(-\w+)?|ctrd\.lock)$")
 # Directories that hold one directory for each namespace or container, and stay when they are empty.
-SHELF = re.compile(r"^(root/(containers|snapshots(/containers)?|snapshots/ingest|content/ingest)|state/(s|runtime))?(/?[a-z0-9_.-]+)?$")
+NAME = r"[a-z0-9][a-z0-9_.-]*"
+SHELF = re.compile(rf"root|state|root/(snapshots|content)(/(layers|ingest|blobs|blobs/sha256))?|root/(containers|snapshots/containers)(/{NAME})?"
+                   rf"|state/(s|runtime|runtime/{NAME}|{NAME})")
 
 
 @dataclass
@@ -67,8 +69,15 @@ def is_zombie(pid):
 
 
 def own_processes(scope):
+    """A zombie that only pid 1 has still to collect is not the test's; one of a parent of ours is."""
     ours = {os.getpid(), os.getppid()} | scope.ignore
-    return [pid for pid in pids() if pid not in ours and belongs(pid, scope)]
+    found = [pid for pid in pids() if pid not in ours and belongs(pid, scope)]
+    return [pid for pid in found if not is_zombie(pid) or parent(pid) in found]
+
+
+def parent(pid):
+    text = read(f"/proc/{pid}/stat")
+    return int(text[text.rfind(")") + 4:].split()[0]) if text else 0
 
 
 def describe(pid):
@@ -172,7 +181,7 @@ def files(scope):
                 found.add(relative)
                 subdirectories.clear()  # a layer is one thing
                 continue
-            if not subdirectories and not names and not SHELF.match(relative):
+            if not subdirectories and not names and not SHELF.fullmatch(relative):
                 found.add(relative + "/")
             found |= {f"{relative}/{name}" for name in names if not DATABASE.search(f"{relative}/{name}")}
     return found

@@ -3,6 +3,8 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -188,3 +190,19 @@ def test_an_invented_exit_status_is_found(end):
 def test_a_weaker_source_is_not_taken_for_reaped():
     with pytest.raises(AssertionError):
         checks.reaped({"exit": {"code": 7, "source": "pidfd"}}, 7)
+
+
+def test_a_kill_counts_only_when_its_call_was_reached(nobody):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Chaos"))
+    from victims import Traps
+    traps = Traps(nobody)
+    for text, number, call in [
+        ("fsync(3) = 0\nfsync(4 <unfinished ...>\n+++ killed by SIGKILL +++\n", 2, "fsync"),
+        ("fsync(3) = 0\n+++ killed by SIGKILL +++\n", 2, None),
+        ("fsync(3) = 0\nfsync(4) = 0\n+++ exited with 0 +++\n", 2, None),
+        ("10 mkdir(\"x\") = 0\n11 mount(\"a\") = 0\n10 +++ exited with 0 +++\n11 +++ killed by SIGKILL +++\n", 1, "mount"),
+        ("10 mkdir(\"x\") = 0\n11 +++ killed by SIGKILL +++\n", 1, None),
+    ]:
+        traps.trace.write_text(text)
+        assert traps.landed(number) == call, text
+

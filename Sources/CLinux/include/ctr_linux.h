@@ -74,6 +74,7 @@ int ctr_loopback_up(void);
 /* Pseudo terminals (ioctl_tty(2)): the slave of a master by descriptor, unlocked; its window size. */
 int ctr_pty_slave(int master);
 int ctr_pty_resize(int terminal, unsigned short columns, unsigned short rows);
+int ctr_pty_size(int terminal, unsigned short *columns, unsigned short *rows);
 int ctr_controlling_terminal(int terminal);
 /* bpf(2): loads a BPF_PROG_TYPE_CGROUP_DEVICE program of count instructions of 8 bytes; the descriptor is close-on-exec. */
 int ctr_bpf_load_device_program(const void *instructions, unsigned count);
@@ -101,6 +102,9 @@ enum {
 };
 /* The same with a set of flags. */
 int ctr_spawn_with(const char *path, char *const argv[], char *const envp[], const char *cwd, const int *fd_map, int fd_count, unsigned flags);
+
+/* environ(7), which Swift does not import. */
+char *const *ctr_environ(void);
 
 /* --- signals, epoll, timers, clocks --- */
 int ctr_signalfd(const int *signals, int count); /* blocks the signals too; CLOEXEC, NONBLOCK */

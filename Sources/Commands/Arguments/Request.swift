@@ -1,0 +1,82 @@
+import ArgumentParser
+import CtrProto
+import Glibc
+import Linux
+
+extension ContainerOptions {
+    /// The image and the command behind it. An option that the parser does not know ends up in front of them.
+    func image() throws -> (image: String, command: [String]) {
+        var rest = words[...]
+        if rest.first == "--help" { throw CleanExit.helpRequest() }
+        if rest.first == "--" {
+            rest.removeFirst()
+        } else if let word = rest.first, word.hasPrefix("-"), word != "-" {
+            throw ValidationError("unknown option '\(word)'")
+        }
+        guard let image = rest.popFirst(), !image.isEmpty else { throw ValidationError("an image is required") }
+        return (image, Array(rest))
+    }
+
+    /// The request to make this container, under an id chosen here, so that it can be repeated.
+    func request(namespace: String) throws -> Ctr_V1_CreateContainerRequest {
+        let (image, command) = try image()
+        var request = Ctr_V1_CreateContainerRequest()
+        request.namespace = namespace
+        request.image = image
+        request.name = name ?? ""
+        request.config = try config(command: command)
+        request.id = try newContainerID()
+        return request
+    }
+
+    private func config(command: [String]) throws(Failure) -> Ctr_V1_ContainerConfig {
+        var config = Ctr_V1_ContainerConfig()
+        config.args = command
+        for file in envFile {
+            let content: [UInt8]
+            do { content = try readFile(file, limit: 1 << 20) } catch { throw Failure(error.description, code: Failure.usage) }
+            config.env += try parseEnvironmentFile(content, name: file)
+        }
+        for text in env { if let variable = try parseEnvironment(text) { config.env.append(variable) } }
+        config.cwd = workingDirectory ?? ""
+        if let directory = workingDirectory, !directory.hasPrefix("/") {
+            throw Failure("invalid working directory \"\(directory)\": it must be an absolute path", code: Failure.usage)
+        }
+        if let user { config.user = try parseUser(user) }
+        for text in volume { config.mounts.append(try parseVolume(text)) }
+        config.readOnly = readOnly
+        if let memory { config.memoryBytes = try parseMemory(memory) }
+        if let cpus { config.nanoCpus = try parseCPUs(cpus) }
+        if let pidsLimit { config.pidsLimit = try parsePidsLimit(pidsLimit) }
+        config.hostname = hostname ?? ""
+        config.network = try parseNetwork(network ?? "none")
+        if let runtime { config.runtime = try absolutePath(runtime) }
+        config.autoRemove = remove
+        for text in label {
+            let (key, value) = try parseLabel(text)
+            config.labels[key] = value
+        }
+        if let entrypoint { config.entrypoint = [entrypoint] }
+        if let stopSignal {
+            do { _ = try Signals.number(stopSignal) } catch { throw Failure(error.message, code: Failure.usage) }
+            config.stopSignal = stopSignal
+        }
+        return config
+    }
+}
+
+/// A file that tells scripts the id of a container. It is made before the container and taken away when that fails.
+struct IDFile {
+    private let path: String
+
+    /// Fails when `path` exists.
+    init(path: String, id: String) throws(Failure) {
+        do throws(SysError) {
+            let file = try open(path, O_WRONLY | O_CREAT | O_EXCL, mode: 0o644)
+            try writeAll(file.raw, Array(id.utf8), name: path)
+        } catch { throw Failure(error.description, code: Failure.usage) }
+        self.path = path
+    }
+
+    func remove() { unlink(path) }
+}

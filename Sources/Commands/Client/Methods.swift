@@ -1,0 +1,48 @@
+import CtrProto
+import SwiftProtobuf
+
+/// A method of the manager, with the types of its messages.
+struct Method<Request: Message, Response: Message>: Sendable {
+    let service: StaticString
+    let name: StaticString
+}
+
+/// The services of ctr.v1, as proto/PROTOCOL.md lists them.
+enum API {
+    static var createContainer: Method<Ctr_V1_CreateContainerRequest, Ctr_V1_CreateContainerResponse> {
+        .init(service: "ctr.v1.Containers", name: "Create")
+    }
+    static var getContainer: Method<Ctr_V1_GetContainerRequest, Ctr_V1_GetContainerResponse> {
+        .init(service: "ctr.v1.Containers", name: "Get")
+    }
+    static var listContainers: Method<Ctr_V1_ListContainersRequest, Ctr_V1_ListContainersResponse> {
+        .init(service: "ctr.v1.Containers", name: "List")
+    }
+    static var deleteContainer: Method<Ctr_V1_DeleteContainerRequest, Ctr_V1_DeleteContainerResponse> {
+        .init(service: "ctr.v1.Containers", name: "Delete")
+    }
+
+    static var startTask: Method<Ctr_V1_StartTaskRequest, Ctr_V1_StartTaskResponse> { .init(service: "ctr.v1.Tasks", name: "Start") }
+    static var killTask: Method<Ctr_V1_KillTaskRequest, Google_Protobuf_Empty> { .init(service: "ctr.v1.Tasks", name: "Kill") }
+    static var stopTask: Method<Ctr_V1_StopTaskRequest, Ctr_V1_StopTaskResponse> { .init(service: "ctr.v1.Tasks", name: "Stop") }
+    static var waitTask: Method<Ctr_V1_WaitTaskRequest, Ctr_V1_WaitTaskResponse> { .init(service: "ctr.v1.Tasks", name: "Wait") }
+    static var listTasks: Method<Ctr_V1_ListTasksRequest, Ctr_V1_ListTasksResponse> { .init(service: "ctr.v1.Tasks", name: "List") }
+    static var deleteTask: Method<Ctr_V1_DeleteTaskRequest, Ctr_V1_DeleteTaskResponse> { .init(service: "ctr.v1.Tasks", name: "Delete") }
+    static var pauseTask: Method<Ctr_V1_PauseTaskRequest, Google_Protobuf_Empty> { .init(service: "ctr.v1.Tasks", name: "Pause") }
+    static var resumeTask: Method<Ctr_V1_ResumeTaskRequest, Google_Protobuf_Empty> { .init(service: "ctr.v1.Tasks", name: "Resume") }
+
+    static var importImages: Method<Ctr_V1_ImportImagesRequest, Ctr_V1_ImportImagesResponse> {
+        .init(service: "ctr.v1.Images", name: "Import")
+    }
+    static var getImage: Method<Ctr_V1_GetImageRequest, Ctr_V1_GetImageResponse> { .init(service: "ctr.v1.Images", name: "Get") }
+    static var listImages: Method<Ctr_V1_ListImagesRequest, Ctr_V1_ListImagesResponse> { .init(service: "ctr.v1.Images", name: "List") }
+    static var deleteImage: Method<Ctr_V1_DeleteImageRequest, Ctr_V1_DeleteImageResponse> {
+        .init(service: "ctr.v1.Images", name: "Delete")
+    }
+
+    /// Streams back: a connection of its own.
+    static var readLogs: Method<Ctr_V1_ReadLogsRequest, Ctr_V1_ReadLogsResponse> { .init(service: "ctr.v1.Logs", name: "Read") }
+
+    static var version: Method<Ctr_V1_VersionRequest, Ctr_V1_VersionResponse> { .init(service: "ctr.v1.System", name: "Version") }
+    static var info: Method<Ctr_V1_InfoRequest, Ctr_V1_InfoResponse> { .init(service: "ctr.v1.System", name: "Info") }
+}

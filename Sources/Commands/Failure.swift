@@ -1,0 +1,43 @@
+import CtrProto
+import TTRPC
+
+/// Why a command ends without success: one line for the user, and the status that the program exits with.
+struct Failure: Error, Equatable, Sendable {
+    let message: String
+    let code: Int32
+
+    /// Exit statuses that Docker's users know. Signals are 128 + n.
+    static let general: Int32 = 1
+    static let usage: Int32 = 125
+
+    init(_ message: String, code: Int32 = Failure.general) {
+        self.message = message
+        self.code = code
+    }
+
+    /// `fallback` is the status when the error does not bring its own: 125 for `run`, 1 for the others.
+    init(_ error: ClientError, fallback: Int32 = Failure.general) {
+        self.init(error.description, code: error.exitCode ?? fallback)
+    }
+}
+
+extension ClientError {
+    /// What the manager asks a command line to exit with: ErrorInfo.exit_code in the details of the status.
+    var exitCode: Int32? {
+        guard case .status(let status) = self, let info = status.errorInfo, (1...255).contains(info.exitCode) else { return nil }
+        return Int32(info.exitCode)
+    }
+
+    var isNotFound: Bool { if case .status(let status) = self { status.code == .notFound } else { false } }
+}
+
+extension Status {
+    /// The details of a failed call; absent when the answer comes from the frame layer.
+    var errorInfo: Ctr_V1_ErrorInfo? {
+        // Clients of Any accept a host in front of the type's name.
+        guard let detail = details.first(where: { $0.typeURL == "ctr.v1.ErrorInfo" || $0.typeURL.hasSuffix("/ctr.v1.ErrorInfo") }) else {
+            return nil
+        }
+        return try? Ctr_V1_ErrorInfo(serializedBytes: detail.value)
+    }
+}

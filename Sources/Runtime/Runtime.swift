@@ -1,0 +1,87 @@
+import CLinux
+import Glibc
+import Linux
+
+/// The OCI runtime behind the `ctrun` program.
+public enum Runtime {
+    /// The runtime specification that states are written in.
+    static let specVersion = "1.0.2"
+    public static let version = "0.1.0"
+
+    /// Runs one command line, program name first; returns the exit status. The process must have one thread.
+    public static func main(_ arguments: [String]) -> Int32 {
+        // A caller's closed pipe is an error of the write, not a death half-way.
+        signal(SIGPIPE, SIG_IGN)
+        var log = Log()
+        do throws(RuntimeError) {
+            let line = try CommandLine(Array(arguments.dropFirst()))
+            switch line.command {
+            case .create, .run: try SelfProtection.ensure(arguments)
+            default: break
+            }
+            log = try Log(line)
+            return try run(line, log)
+        } catch {
+            log.error(error.message)
+            return 1
+        }
+    }
+
+    private static func run(_ line: CommandLine, _ log: Log) throws(RuntimeError) -> Int32 {
+        switch line.command {
+        case .create(let options):
+            let console = try connect(options).release()
+            defer { if console >= 0 { close(console) } }
+            _ = try Creation.make(line, options, console: console, log)
+        case .run(let options, let detach): return try run(line, options, detach: detach, log)
+        case .start: try Lifecycle.start(line)
+        case .kill(let signal, let all): try Lifecycle.kill(line, signal: signal, all: all)
+        case .delete(let force): try Lifecycle.delete(line, force: force, log)
+        case .pause: try Lifecycle.setPaused(line, true)
+        case .resume: try Lifecycle.setPaused(line, false)
+        case .state: try output(try Lifecycle.state(line))
+        case .list(let quiet, let json): try output(try Lifecycle.list(line, quiet: quiet, json: json, log))
+        case .spec(let bundle): try SpecTemplate.write(bundle: bundle)
+        case .version: try output(Array("ctrun version \(version)\nspec: \(specVersion)\n".utf8))
+        case .help(let command): try output(Array(Usage.of(command ?? "").utf8))
+        }
+        return 0
+    }
+
+    private static func output(_ text: [UInt8]) throws(RuntimeError) {
+        try attempt { () throws(SysError) in try writeAll(STDOUT_FILENO, text, name: "standard output") }
+    }
+
+    private static func connect(_ options: CommandLine.CreateOptions) throws(RuntimeError) -> Descriptor? {
+        guard let path = options.consoleSocket else { return nil }
+        return try attempt("console socket") { () throws(SysError) in
+            Descriptor(owning: try check("connect to", path, ctr_unix_connect(path, false)))
+        }
+    }
+
+    private static func run(_ line: CommandLine, _ options: CommandLine.CreateOptions, detach: Bool, _ log: Log) throws(RuntimeError) -> Int32 {
+        if detach {
+            let console = try connect(options).release()
+            defer { if console >= 0 { close(console) } }
+            let creation = try Creation.make(line, options, console: console, log)
+            try startOrDelete(creation.directory, log)
+            return 0
+        }
+        if options.consoleSocket != nil { throw RuntimeError("cannot use --console-socket: run without --detach shows the terminal itself") }
+        let signals = try Foreground.openSignals()
+        let ends = try attempt { () throws(SysError) in try Channel.pair() }
+        let creation = try Creation.make(line, options, console: ends.theirs.raw, consoleIfAsked: true, log)
+        var terminal = creation.terminal ? try TerminalRelay(receiving: ends.ours) : TerminalRelay()
+        try startOrDelete(creation.directory, log)
+        let status = try Foreground.wait(creation, signals: signals, terminal: &terminal)
+        try Lifecycle.delete(creation.directory, force: true, log)
+        return status
+    }
+
+    private static func startOrDelete(_ directory: borrowing StateDirectory, _ log: Log) throws(RuntimeError) {
+        do throws(RuntimeError) { try Lifecycle.start(directory) } catch {
+            try? Lifecycle.delete(directory, force: true, log)
+            throw error
+        }
+    }
+}

@@ -1,0 +1,308 @@
+import CLinux
+import Glibc
+import Linux
+import OCI
+import Records
+import TTRPC
+
+extension Container {
+    /// Carries `kind` out as soon as nothing else runs; the same operation in flight is joined.
+    func perform(_ kind: Operation.Kind, for call: Call?) {
+        if let call, let running = operation, running.kind.joins(kind) {
+            operation?.callers.append(call)
+            return
+        }
+        for index in queue.indices where queue[index].kind.joins(kind) {
+            if let call { queue[index].callers.append(call) }
+            return
+        }
+        queue.append(Operation(kind: kind, callers: call.map { [$0] } ?? []))
+        next()
+    }
+
+    private func next() {
+        while operation == nil && !queue.isEmpty {
+            let following = queue.removeFirst()
+            if queue.isEmpty { queue = [] }
+            operation = following
+            begin(following.kind)
+        }
+    }
+
+    func finish(_ result: Result<[UInt8], Status>) {
+        let callers = operation?.callers ?? []
+        operation = nil
+        for call in callers { answer(call, result) }
+        next()
+    }
+
+    func fail(_ code: StatusCode, _ message: String) { finish(.failure(Status(code, message))) }
+
+    private func begin(_ kind: Operation.Kind) {
+        switch kind {
+        case .create(let mounts):
+            switch phase {
+            case .none: create(mounts)
+            case .deleted: fail(.failedPrecondition, "container \(place.id) is deleted")
+            default: fail(.alreadyExists, "container \(place.id) is created already")
+            }
+        case .start:
+            switch phase {
+            case .created: start()
+            case .none, .deleted: finish(.failure(notFound))
+            default: fail(.failedPrecondition, "container \(place.id) was started already")
+            }
+        case .delete:
+            switch phase {
+            case .created, .stopped: run(["delete", "--force"])
+            case .none, .deleted: finish(.failure(notFound))
+            case .running, .paused: fail(.failedPrecondition, "container \(place.id) is running")
+            }
+        case .pause:
+            switch phase {
+            case .running: run(["pause"])
+            case .paused: finish(.success([]))
+            case .none, .deleted: finish(.failure(notFound))
+            default: fail(.failedPrecondition, "container \(place.id) is not running")
+            }
+        case .resume:
+            switch phase {
+            case .paused: run(["resume"])
+            case .running: finish(.success([]))
+            case .none, .deleted: finish(.failure(notFound))
+            default: fail(.failedPrecondition, "container \(place.id) is not paused")
+            }
+        case .clean: run(["delete", "--force"])
+        case .inquire: look()
+        }
+    }
+
+    /// Runs the runtime with nothing on its standard streams.
+    private func run(_ action: [String], step: Operation.Step = .main, output: SharedDescriptor? = nil) {
+        operation?.step = step
+        operation?.output = output
+        do throws(SysError) {
+            operation?.child = try runtime.spawn(action, descriptors: [0, output?.raw ?? 1, 2])
+        } catch {
+            ended(failure: Status(.unknown, error.description))
+        }
+    }
+
+    /// Asks the runtime for the container's state.
+    private func look() {
+        let made = ctr_memfd_create("state", 1)
+        if made < 0 { return ended(failure: Status(.unknown, SysError("create memfd", "", code: -made).description)) }
+        run(["state"], step: .look, output: SharedDescriptor(Descriptor(owning: made)))
+    }
+
+    // MARK: create and start
+
+    private func create(_ mounts: [MountRequest]) {
+        do throws(SysError) {
+            var descriptors: [Int32] = [0, stdoutWriter, stderrWriter]
+            switch place.start.rootfsMode {
+            case .detached: descriptors.append(try makeRootfs(mounts).raw)
+            case .mounted: if !mounts.isEmpty { try mount(try makeRootfs(mounts)) }
+            }
+            unlinkat(place.bundleDirectory, "init.pid", 0)
+            operation?.child = try runtime.spawn(
+                ["create", "--bundle", place.bundle, "--pid-file", place.bundle + "/init.pid"], descriptors: descriptors)
+        } catch {
+            dropRootfs()
+            fail(error.code == EINVAL ? .invalidArgument : .unknown, error.description)
+        }
+    }
+
+    private func makeRootfs(_ mounts: [MountRequest]) throws(SysError) -> SharedDescriptor {
+        let made = SharedDescriptor(try Rootfs.make(mounts, bundle: place.bundle))
+        try parking.park("rootfs", made.raw)
+        rootfs = made
+        return made
+    }
+
+    /// At BUNDLE/rootfs in a mount namespace of the shim's own, where only runtimes that it starts see it.
+    private func mount(_ rootfs: SharedDescriptor) throws(SysError) {
+        if !mounted {
+            try check("unshare mount namespace", "", ctr_unshare(Int32(CTR_CLONE_NEWNS)))
+            try Mounts.setPropagationOfAll(.slave)
+            mounted = true
+        }
+        let directory = try Linux.open(place.bundle, O_RDONLY | O_DIRECTORY)
+        try check("attach mount to", place.bundle + "/rootfs", ctr_move_mount(rootfs.raw, "", directory.raw, "rootfs", 4))
+    }
+
+    private func created() {
+        do {
+            let text = try readFile("init.pid", limit: 32, at: place.bundleDirectory)
+            guard let pid = Int32(String(decoding: text.prefix { $0 >= 0x30 && $0 <= 0x39 }, as: UTF8.self)), pid > 1 else {
+                throw SysError("read", "init.pid", code: EINVAL)
+            }
+            // A child of ours that nobody else reaps: the number means the same process until we wait for it.
+            let identity = try ProcessIdentity(current: pid)
+            let opened = SharedDescriptor(Descriptor(owning: try check("open pidfd of", "\(pid)", ctr_pidfd_open(pid, 0))))
+            let record = PidRecord(
+                process: identity, bootID: place.bootID, created: now(CLOCK_REALTIME), cgroup: Self.cgroupPath(of: pid))
+            try record.write(in: place.bundleDirectory)
+            process = record
+            pidfd = opened
+            phase = .created
+            try loop.add(opened.raw, .readable, .initProcess)
+            handOverPipes()
+            finish(.success(Messages.created(pid: pid)))
+        } catch {
+            operation?.failure = Status(.unknown, "\(error)")
+            process = nil
+            pidfd = nil
+            phase = .none
+            run(["delete", "--force"], step: .cleanup)
+        }
+    }
+
+    /// The container has its ends of the pipes: with ours and the keeper's closed, end of file can come.
+    func handOverPipes() {
+        if stdoutWriter >= 0 { close(stdoutWriter) }
+        if stderrWriter >= 0 { close(stderrWriter) }
+        stdoutWriter = -1
+        stderrWriter = -1
+        place.signalKeeper(SIGUSR1)
+    }
+
+    /// The path that the kernel shows for a process: of version 2, else of the memory controller, else any that is not the root.
+    static func cgroupPath(of pid: Int32) -> String? {
+        guard let text = try? readFile("/proc/\(pid)/cgroup", limit: 64 << 10) else { return nil }
+        var found: String?
+        for line in text.split(separator: 0x0a) {
+            let parts = line.split(separator: UInt8(ascii: ":"), maxSplits: 2, omittingEmptySubsequences: false)
+            guard parts.count == 3, parts[2].count > 1 else { continue }
+            let path = String(decoding: parts[2], as: UTF8.self)
+            if parts[0].elementsEqual("0".utf8) { return path }
+            if found == nil || parts[1].elementsEqual("memory".utf8) { found = path }
+        }
+        return found
+    }
+
+    private func start() {
+        guard var record = process else { return finish(.failure(notFound)) }
+        record.started = now(CLOCK_REALTIME)
+        do throws(RecordError) { try record.write(in: place.bundleDirectory) } catch {
+            return fail(.unknown, error.description)
+        }
+        process = record
+        run(["start"])
+    }
+
+    private func startFailed(_ failure: Status) {
+        if var record = process, phase == .created {
+            record.started = nil
+            if (try? record.write(in: place.bundleDirectory)) != nil { process = record }
+        }
+        finish(.failure(failure))
+    }
+
+    // MARK: the runtime's end
+
+    /// Whether `pid` is the runtime that the current operation waits for; then its end is dealt with.
+    func runtimeEnded(_ pid: Int32, waitStatus: Int32) -> Bool {
+        guard let running = operation, running.child == pid else { return false }
+        operation?.child = 0
+        ended(failure: waitStatus == 0 ? nil : runtime.failure(running.kind.word, waitStatus: waitStatus))
+        return true
+    }
+
+    private func ended(failure: Status?) {
+        guard let running = operation else { return }
+        switch (running.kind, running.step, failure) {
+        case (.create, .main, nil): created()
+        case (.create, .main, let failure?):
+            operation?.failure = failure
+            run(["delete", "--force"], step: .cleanup)
+        case (.create, _, _):
+            dropRootfs()
+            finish(.failure(running.failure ?? Status(.unknown, "create failed")))
+
+        case (.start, .main, nil):
+            if phase == .created { phase = .running }
+            finish(.success(Messages.started(pid: pid)))
+        case (.start, .main, let failure?):
+            // A predecessor's start may have come through just before it died.
+            operation?.failure = failure
+            look()
+        case (.start, _, _):
+            if failure == nil && seenState(running.output) == .running { return ended(failure: nil, of: .start) }
+            startFailed(running.failure ?? Status(.unknown, "start failed"))
+
+        case (.delete, _, nil):
+            if exit == nil { operation?.awaitsExit = true } else { deleted() }
+        case (.delete, _, let failure?): finish(.failure(failure))
+
+        case (.pause, _, nil):
+            if phase == .running { phase = .paused }
+            finish(.success([]))
+        case (.resume, _, nil):
+            if phase == .paused { phase = .running }
+            finish(.success([]))
+        case (.pause, _, let failure?), (.resume, _, let failure?): finish(.failure(failure))
+
+        case (.clean, _, _): finish(.success([]))
+        case (.inquire, _, _):
+            if phase == .running || phase == .created, let state = failure == nil ? seenState(running.output) : nil { phase = state }
+            finish(.success([]))
+        }
+    }
+
+    private func ended(failure: Status?, of kind: Operation.Kind) {
+        if phase == .created { phase = .running }
+        finish(.success(Messages.started(pid: pid)))
+    }
+
+    /// What the runtime printed as the container's state.
+    private func seenState(_ output: SharedDescriptor?) -> Phase? {
+        guard let output, lseek(output.raw, 0, SEEK_SET) == 0,
+            let bytes = try? readAll(output.raw, name: "state", limit: 256 << 10), let state = try? JSON(parsing: bytes)
+        else { return nil }
+        switch state["status"]?.stringValue {
+        case "created": return .created
+        case "running": return .running
+        case "paused": return .paused
+        default: return nil
+        }
+    }
+
+    // MARK: delete
+
+    func deleted() {
+        phase = .deleted
+        let response = Messages.deleted(pid: pid, exitStatus: exitCode, exitedAt: exit?.exited)
+        finish(.success(response))
+        dropRootfs()
+    }
+
+    /// Lets go of the root file system. Whoever closes the last reference waits for overlayfs to sync its upper file system; that is a child,
+    /// which first lets go of everything else.
+    func dropRootfs() {
+        let parked = (try? parking.drain()) ?? []
+        if mounted && rootfs != nil { _ = ctr_umount2(place.bundle + "/rootfs", 2) }
+        guard let rootfs else {
+            for file in parked { close(file) }
+            return
+        }
+        self.rootfs = nil
+        var gate: [Int32] = [-1, -1]
+        let gated = gate.withUnsafeMutableBufferPointer { buffer in
+            buffer.baseAddress.map { ctr_pipe2($0, O_CLOEXEC) == 0 } ?? false
+        }
+        // Two of rootfs and gate stay open in the child, which goes on when the shim has let go of both.
+        if gated && ctr_clone3(0, nil, -1) == 0 {
+            let (low, high) = (UInt32(min(rootfs.raw, gate[0])), UInt32(max(rootfs.raw, gate[0])))
+            _ = ctr_close_range(0, low - 1, 0)
+            if high > low + 1 { _ = ctr_close_range(low + 1, high - 1, 0) }
+            _ = ctr_close_range(high + 1, .max, 0)
+            var byte: UInt8 = 0
+            _ = read(gate[0], &byte, 1)
+            _exit(0)
+        }
+        for file in parked { close(file) }
+        rootfs.closeNow()
+        for end in gate where end >= 0 { close(end) }
+    }
+}

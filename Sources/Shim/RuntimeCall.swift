@@ -1,0 +1,58 @@
+import CLinux
+import Glibc
+import Linux
+import OCI
+import Records
+import TTRPC
+
+/// Runs the OCI runtime by its command line. It dies with the shim, and starts without the guards' protection from the kernel's
+/// memory killer.
+struct RuntimeCall {
+    let start: StartRecord
+    let bundle: String
+    let id: String
+
+    /// Starts `action` with `descriptors` as its 0, 1, 2 … (-1: closed) and returns its pid; its end comes as SIGCHLD.
+    func spawn(_ action: [String], descriptors: [Int32]) throws(SysError) -> Int32 {
+        // The log holds this call's errors only.
+        unlink(bundle + "/log.json")
+        let words =
+            [start.runtime, "--root", start.runtimeRoot, "--log", bundle + "/log.json", "--log-format", "json"] + action + [id]
+        var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) }
+        arguments.append(nil)
+        defer { for argument in arguments { free(argument) } }
+        let pid = arguments.withUnsafeMutableBufferPointer { arguments in
+            descriptors.withUnsafeBufferPointer { descriptors in
+                arguments.baseAddress.map {
+                    ctr_spawn_with(
+                        start.runtime, $0, ctr_environ(), bundle, descriptors.baseAddress, Int32(descriptors.count),
+                        UInt32(CTR_SPAWN_DIE_WITH_PARENT | CTR_SPAWN_OOM_NEUTRAL))
+                } ?? -EINVAL
+            }
+        }
+        return try check("run", start.runtime, pid)
+    }
+
+    /// How the runtime's failure reaches the caller: the last error line of its log, or else how it ended.
+    func failure(_ action: String, waitStatus: Int32) -> Status {
+        guard let message = lastError() else {
+            let how =
+                ctr_wifsignaled(waitStatus) ? "was ended by signal \(ctr_wtermsig(waitStatus))" : "exited with status \(ctr_wexitstatus(waitStatus))"
+            return Status(.unknown, "\(start.runtime) \(action) \(how) and gave no reason")
+        }
+        let atExec =
+            message.contains("executable file not found") || message.contains("permission denied")
+            || (message.contains("exec") && message.contains("no such file or directory"))
+        return Status(atExec ? .invalidArgument : .unknown, message)
+    }
+
+    private func lastError() -> String? {
+        guard let bytes = try? readFile(bundle + "/log.json", limit: 1 << 20) else { return nil }
+        var last: String?
+        for line in bytes.split(separator: 0x0a) where line.count <= 64 << 10 {
+            guard let entry = try? JSON(parsing: Array(line)), entry["level"]?.stringValue == "error" else { continue }
+            last = entry["msg"]?.stringValue ?? last
+        }
+        return last
+    }
+}

@@ -1,0 +1,158 @@
+import CLinux
+import Glibc
+import Linux
+import TTRPC
+
+/// One call of one client, as long as it waits for its answer.
+struct Call: Equatable {
+    let connection: UInt32
+    let stream: UInt32
+    /// CLOCK_MONOTONIC, nanoseconds; `.max` without a limit. It ends the caller's wait, never the work.
+    var deadline = Int64.max
+}
+
+/// Serves ttrpc on the listening socket: frames in, calls out, answers in, frames out. Bounded in connections, in calls and in bytes;
+/// a peer that does not read is cut, never waited for.
+final class Server {
+    static let connectionLimit = 64
+    static let callLimit = 256
+    /// Bytes of answers that a connection may leave unread.
+    static let outboundLimit = 1 << 20
+
+    private final class Connection {
+        let serial: UInt32
+        let socket: Int32
+        var decoder = FrameDecoder()
+        var outbound: [UInt8] = []
+        var lastStream: UInt32 = 0
+        var calls = 0
+        /// Whether the loop reports when the socket takes more.
+        var awaitsRoom = false
+
+        init(serial: UInt32, socket: Int32) {
+            self.serial = serial
+            self.socket = socket
+        }
+
+        deinit { close(socket) }
+    }
+
+    private let listener: Int32
+    private let loop: Loop
+    private var connections: [Connection] = []
+    private var nextSerial: UInt32 = 1
+    /// Set once by the shim: a call that wants an answer, and a connection that is gone.
+    var onCall: (Call, RequestEnvelope) -> Void = { _, _ in }
+    var onClose: (UInt32) -> Void = { _ in }
+
+    /// `listener` stays the caller's.
+    init(listener: Int32, loop: Loop) throws(SysError) {
+        self.listener = listener
+        self.loop = loop
+        let flags = try check("prepare socket", "", ctr_fcntl_int(listener, F_GETFL, 0))
+        try check("prepare socket", "", ctr_fcntl_int(listener, F_SETFL, flags | O_NONBLOCK))
+        try loop.add(listener, .readable, .listener)
+    }
+
+    func accept() {
+        let socket = ctr_accept4(listener, Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue))
+        if socket < 0 { return }
+        var (pid, uid, gid): (UInt32, UInt32, UInt32) = (0, 0, 0)
+        let known = ctr_peer_credentials(socket, &pid, &uid, &gid) == 0
+        let serial = nextSerial
+        guard known, uid == geteuid(), connections.count < Self.connectionLimit,
+            (try? loop.add(socket, .readable, .connection, number: serial)) != nil
+        else {
+            close(socket)
+            return
+        }
+        nextSerial &+= 1
+        connections.append(Connection(serial: serial, socket: socket))
+    }
+
+    private func find(_ serial: UInt32) -> Connection? {
+        for connection in connections where connection.serial == serial { return connection }
+        return nil
+    }
+
+    func handle(_ serial: UInt32, _ events: Epoll.Interest) {
+        guard let connection = find(serial) else { return }
+        if events.contains(.writable) { flush(connection) }
+        if !events.isDisjoint(with: [.readable, .hangUp, .error]) { receive(connection) }
+    }
+
+    private func receive(_ connection: Connection) {
+        let got = withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 8) { buffer in
+            let got = read(connection.socket, buffer.baseAddress, buffer.count)
+            if got > 0 { connection.decoder.feed(UnsafeRawBufferPointer(rebasing: buffer[..<got])) }
+            return got > 0 ? got : got == 0 ? 0 : Int(-errno)
+        }
+        if got == 0 || (got < 0 && got != -Int(EAGAIN) && got != -Int(EINTR)) { return drop(connection) }
+        while find(connection.serial) != nil, let event = connection.decoder.next() { handle(event, of: connection) }
+        // Between frames the decoder keeps no buffer: a large request does not stay in memory after its answer.
+        if !connection.decoder.isInsideFrame { connection.decoder = FrameDecoder() }
+    }
+
+    private func handle(_ event: FrameDecoder.Event, of connection: Connection) {
+        switch event {
+        case .oversize(let stream, let length):
+            let status = Status(.resourceExhausted, "message length \(length) exceeds the limit of \(Frame.limit)")
+            send(.failure(status), stream: stream, to: connection)
+        case .frame(let frame):
+            // Only unary calls exist here; a Data or Response frame belongs to nothing and is passed over.
+            guard frame.kind == .request else { return }
+            guard frame.stream % 2 == 1, frame.stream > connection.lastStream else {
+                let status = Status(.invalidArgument, "stream id \(frame.stream) is even, or not larger than the one before")
+                return send(.failure(status), stream: frame.stream, to: connection)
+            }
+            connection.lastStream = frame.stream
+            guard let request = RequestEnvelope(decoding: frame.data) else {
+                return send(.failure(Status(.invalidArgument, "the request cannot be decoded")), stream: frame.stream, to: connection)
+            }
+            guard connection.calls < Self.callLimit else {
+                return send(.failure(Status(.resourceExhausted, "too many calls wait for an answer")), stream: frame.stream, to: connection)
+            }
+            connection.calls += 1
+            var call = Call(connection: connection.serial, stream: frame.stream)
+            if request.timeout > 0 {
+                let (deadline, overflow) = now(CLOCK_MONOTONIC).addingReportingOverflow(request.timeout)
+                if !overflow { call.deadline = deadline }
+            }
+            onCall(call, request)
+        }
+    }
+
+    /// Answers a call; one whose connection is gone is passed over.
+    func answer(_ call: Call, _ result: Result<[UInt8], Status>) {
+        guard let connection = find(call.connection) else { return }
+        connection.calls -= 1
+        send(result, stream: call.stream, to: connection)
+    }
+
+    private func send(_ result: Result<[UInt8], Status>, stream: UInt32, to connection: Connection) {
+        let bytes = Frame(stream: stream, kind: .response, data: ResponseEnvelope(result).encoded()).encoded()
+        connection.outbound.append(contentsOf: bytes)
+        if !connection.awaitsRoom { return flush(connection) }
+        if connection.outbound.count > Self.outboundLimit { drop(connection) }
+    }
+
+    private func flush(_ connection: Connection) {
+        let written = connection.outbound.withUnsafeBytes { bytes in
+            let sent = Glibc.send(connection.socket, bytes.baseAddress, bytes.count, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT))
+            return sent < 0 ? Int(-errno) : sent
+        }
+        if written < 0 && written != -Int(EAGAIN) && written != -Int(EINTR) { return drop(connection) }
+        let rest = connection.outbound.count - max(written, 0)
+        connection.outbound = rest == 0 ? [] : Array(connection.outbound.suffix(rest))
+        if connection.awaitsRoom == (rest > 0) { return }
+        connection.awaitsRoom = rest > 0
+        loop.modify(connection.socket, rest > 0 ? [.readable, .writable] : .readable, .connection, number: connection.serial)
+    }
+
+    private func drop(_ connection: Connection) {
+        guard let index = connections.firstIndex(where: { $0 === connection }) else { return }
+        loop.remove(connection.socket)
+        connections.remove(at: index)
+        onClose(connection.serial)
+    }
+}

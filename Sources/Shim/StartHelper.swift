@@ -1,0 +1,148 @@
+import CLinux
+import Glibc
+import Linux
+import OCI
+import Records
+
+/// `ctr-shim … start`: makes what a container's guards need, starts the keeper with it and ends. The caller reads the shim's address.
+enum StartHelper {
+    /// Returns the address to print. While a shim lives (or another helper is at work) it is that one's, and nothing is started.
+    static func run(_ arguments: Arguments, program: String) throws(ShimError) -> String {
+        let bundle = try shimErrors { () throws(SysError) in try Linux.open(arguments.bundle, O_RDONLY | O_DIRECTORY) }
+        guard let start = try recordErrors({ () throws(RecordError) in try StartRecord.read(in: bundle.raw) }) else {
+            throw ShimError("read record", StartRecord.fileName, "no such file in \(arguments.bundle)")
+        }
+        let address = "unix://" + start.socket
+        // Held until this process ends: the shim, which waits for it, serves when `guards` is written; a second helper sees it held.
+        let lock = Descriptor(owning: try Place.openLock(in: bundle.raw))
+        let taken = ctr_ofd_lock(lock.raw, false)
+        if taken == -EAGAIN || taken == -EACCES { return address }
+        try shimErrors { () throws(SysError) in _ = try check("take lock of", arguments.bundle, taken) }
+
+        let plan = try Plan(bundle: bundle.raw, id: arguments.id)
+        let keeper = try shimErrors { () throws(SysError) in
+            try startKeeper(plan, command: command(arguments, start), bundle: bundle.raw, socket: start.socket)
+        }
+        let bootID = try shimErrors { () throws(SysError) in try Linux.bootID() }
+        try recordErrors { () throws(RecordError) in try GuardsRecord(keeper: keeper, bootID: bootID).write(in: bundle.raw) }
+        return address
+    }
+
+    /// What config.json says of the guards: whose the pipes are, and beside which control group the guards' own is.
+    private struct Plan {
+        var user: UInt32 = 0
+        var group: UInt32 = 0
+        var cgroup: GuardCgroup?
+
+        init(bundle: Int32, id: String) throws(ShimError) {
+            let bytes = try shimErrors { () throws(SysError) in try readFile("config.json", limit: 16 << 20, at: bundle) }
+            let config: JSON
+            do throws(JSON.SyntaxError) { config = try JSON(parsing: bytes) } catch {
+                throw ShimError("read", "config.json", error.description)
+            }
+            let account = config["process"]?["user"]
+            user = Self.onHost(account?["uid"], config["linux"]?["uidMappings"])
+            group = Self.onHost(account?["gid"], config["linux"]?["gidMappings"])
+            if let path = config["linux"]?["cgroupsPath"]?.stringValue {
+                let hierarchies = try shimErrors { () throws(SysError) in try CgroupHierarchies() }
+                cgroup = GuardCgroup(beside: path, id: id, hierarchies: hierarchies)
+            }
+        }
+
+        /// The host's number for a number inside the container's user namespace; itself without one.
+        private static func onHost(_ inside: JSON?, _ mappings: JSON?) -> UInt32 {
+            let number = inside?.integerValue ?? 0
+            for mapping in mappings?.arrayValue ?? [] {
+                guard let first = mapping["containerID"]?.integerValue, let host = mapping["hostID"]?.integerValue,
+                    let size = mapping["size"]?.integerValue
+                else { continue }
+                let distance = number.subtractingReportingOverflow(first)
+                if !distance.overflow && distance.partialValue >= 0 && distance.partialValue < size {
+                    return UInt32(truncatingIfNeeded: host &+ distance.partialValue)
+                }
+            }
+            return UInt32(truncatingIfNeeded: number)
+        }
+    }
+
+    /// keeper, then the shim with its own command line.
+    private static func command(_ arguments: Arguments, _ start: StartRecord) throws(SysError) -> [String] {
+        var buffer = [CChar](repeating: 0, count: 4096)
+        let length = try checkErrno("find program", "/proc/self/exe", readlink("/proc/self/exe", &buffer, buffer.count - 1))
+        let shim = String(decoding: buffer[..<length].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let directory = shim.utf8.lastIndex(of: UInt8(ascii: "/")).map { String(shim[...$0]) } ?? "/"
+        return [
+            directory + "ctr-keeper", shim, "-namespace", arguments.namespace, "-id", arguments.id, "-bundle", arguments.bundle, "-dir",
+            start.incarnationDirectory, "run",
+        ]
+    }
+
+    private static func startKeeper(
+        _ plan: Plan, command: [String], bundle: Int32, socket: String
+    ) throws(SysError) -> ProcessIdentity {
+        let null = try Linux.open("/dev/null", O_RDWR)
+        let exits = try Linux.open(KeeperExit.fileName, O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW, mode: 0o600, at: bundle)
+        let parking = try pair("make parking sockets") { ctr_socketpair(Int32(SOCK_SEQPACKET.rawValue | SOCK_CLOEXEC.rawValue), $0) }
+        let stdout = try pipe(plan)
+        let stderr = try pipe(plan)
+        let group = try plan.cgroup?.make() ?? (unified: -1, systemd: -1)
+        unlink(socket)
+        let listener = Descriptor(owning: try check("listen on", socket, ctr_unix_listen(socket, 64, 0o600)))
+        let sources = [
+            null.raw, null.raw, null.raw, listener.raw, exits.raw, parking.0, parking.1, stdout.0, stderr.0, stdout.1, stderr.1,
+        ]
+        var words: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) }
+        words.append(nil)
+
+        // With CLONE_VFORK this process goes on when the keeper is executed or its start has failed.
+        let child = try check("start keeper", "", ctr_clone3(0x4000, nil, group.unified))
+        if child == 0 { _exit(become(words, sources, systemd: group.systemd)) }
+        var status: Int32 = 0
+        if ctr_waitid(CTR_P_PID, child, &status, WNOHANG) == child {
+            unlink(socket)
+            throw SysError("start keeper", command[0], code: ctr_wifexited(status) ? ctr_wexitstatus(status) : EINTR)
+        }
+        return try ProcessIdentity(current: child)
+    }
+
+    private static func pair(_ what: String, _ make: (UnsafeMutablePointer<Int32>) -> Int32) throws(SysError) -> (Int32, Int32) {
+        var ends: [Int32] = [-1, -1]
+        let made = ends.withUnsafeMutableBufferPointer { buffer in buffer.baseAddress.map(make) ?? -EINVAL }
+        try check(what, "", made)
+        return (ends[0], ends[1])
+    }
+
+    /// An output pipe that the container's user, and whoever it becomes, can open again for writing through /dev/stdout, and nobody for reading.
+    private static func pipe(_ plan: Plan) throws(SysError) -> (reader: Int32, writer: Int32) {
+        let ends = try pair("make pipe") { ctr_pipe2($0, O_CLOEXEC) }
+        try checkErrno("set owner of", "pipe", fchown(ends.1, plan.user, plan.group))
+        try checkErrno("set mode of", "pipe", fchmod(ends.1, 0o622))
+        return ends
+    }
+
+    /// In the child: the descriptors of the contract, a session of its own, the guards' group; then the keeper. Returns errno.
+    private static func become(_ words: [UnsafeMutablePointer<CChar>?], _ sources: [Int32], systemd: Int32) -> Int32 {
+        if systemd >= 0 { _ = write(systemd, "0", 1) }
+        if setsid() < 0 { return errno }
+        // The lowest that the host allows: without CAP_SYS_RESOURCE it stays where it is.
+        if let score = try? Linux.open("/proc/self/oom_score_adj", O_WRONLY) { _ = write(score.raw, "-998", 4) }
+        var high: [Int32] = []
+        for source in sources {
+            let copy = ctr_fcntl_int(source, F_DUPFD_CLOEXEC, 64)
+            if copy < 0 { return -copy }
+            high.append(copy)
+        }
+        for (target, source) in high.enumerated() {
+            let placed = ctr_dup3(source, Int32(target), 0)
+            if placed < 0 { return -placed }
+        }
+        _ = ctr_close_range(UInt32(sources.count), .max, 4)
+        if chdir("/") < 0 { return errno }
+        guard let path = words[0] else { return EINVAL }
+        var arguments = words
+        arguments.withUnsafeMutableBufferPointer { buffer in
+            if let base = buffer.baseAddress { _ = execve(path, base, ctr_environ()) }
+        }
+        return errno
+    }
+}

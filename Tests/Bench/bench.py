@@ -1,0 +1,192 @@
+#!/usr/bin/python3
+"""The four numbers, with containerd and podman beside them on the same machine in the same minutes.
+
+CPU is what a private cgroup of the cpuacct hierarchy was charged: each side's daemon and clients live in it, its runtimes, guards and containers
+below it, so nobody's work is left out. Runs of the sides are interleaved.
+"""
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Integration"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import events  # noqa: E402
+from harness import BIN  # noqa: E402
+from sides import Containerd, Ctrd, Podman  # noqa: E402
+
+WRITE_1MB = "dd if=/dev/zero bs=1024 count=1024 2>/dev/null; exec sleep 100000"
+
+
+def median(values):
+    return statistics.median(values) if values else float("nan")
+
+
+def line(label, ours, theirs, unit, limit=None):
+    """One figure of ours beside those of the peers; the limit is on the ratio to containerd, or on the figure itself."""
+    parts = [f"ctrd {ours:.2f} {unit}"]
+    parts += [f"{name} {value:.2f} {unit} ({ours / value:.2f})" for name, value in theirs.items() if value == value]
+    verdict = ""
+    if limit is not None:
+        ok, text = limit
+        verdict = f"   [{'ok' if ok else 'MISSED'}: {text}]"
+    print(f"  {label:34} " + "   ".join(parts) + verdict, flush=True)
+    return limit is None or limit[0]
+
+
+def run_true(sides, rounds):
+    print(f"run --rm --network none of true, 3-layer image, {rounds} interleaved rounds: median CPU of client, daemon, guards and runtime; wall")
+    cpu, wall = {s.name: [] for s in sides}, {s.name: [] for s in sides}
+    for side in sides:
+        side.run_true()  # each once before it counts
+    for _ in range(rounds):
+        for side in sides:
+            before, started = side.cpu(), time.monotonic()
+            side.run_true()
+            wall[side.name].append((time.monotonic() - started) * 1000)
+            side.settle()
+            cpu[side.name].append((side.cpu() - before) / 1e6)
+    ours, peers = median(cpu.pop("ctrd")), {n: median(v) for n, v in cpu.items()}
+    limit = (ours <= 0.2 * peers["containerd"], "at most 0.2 of containerd's") if "containerd" in peers else None
+    ok = line("CPU", ours, peers, "ms", limit)
+    line("wall", median(wall.pop("ctrd")), {n: median(v) for n, v in wall.items()}, "ms")
+    return ok
+
+
+def private_kb(pid):
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(int(v) for v in re.findall(r"^(?:Private_Clean|Private_Dirty|Swap):\s+(\d+)", text, re.M))
+
+
+def quiet(sides, seconds):
+    """The time passes; a daemon that dies meanwhile is noticed."""
+    fds = [side.daemon.fd for side in sides if side.daemon]
+    if fds and events.readable(fds, seconds):
+        raise SystemExit("a daemon died while it should be idle")
+
+
+def guard_memory(sides, count, peers_count, seconds):
+    print(f"memory of one container's guards: Private_Clean + Private_Dirty + Swap, median, {seconds:g} s after each of {count} wrote 1 MB")
+    for side in sides:
+        side.start_many(count if side.name == "ctrd" else peers_count, WRITE_1MB)
+    quiet(sides, seconds)
+    figures, threads = {}, {}
+    for side in sides:
+        groups = side.guards()
+        figures[side.name] = median([sum(private_kb(p) for p in group) for group in groups])
+        threads[side.name] = max(events.threads(p) for group in groups for p in group)
+        if side.name == "ctrd":
+            for name in ("ctr-shim", "ctr-keeper"):
+                each = [private_kb(p) for group in groups for p in group if events.comm(p) == name]
+                print(f"  {name}: median {median(each):.0f} KB, highest {max(each)} KB")
+    ours = figures.pop("ctrd")
+    ok = line("private memory", ours, figures, "KB", (ours <= 200, "at most 200 KB"))
+    ok &= line("threads, highest", threads.pop("ctrd"), threads, "", (True, "one thread each")) and max(
+        events.threads(p) for group in sides[0].guards() for p in group) == 1
+    return ok
+
+
+def list_cpu(sides, count, rounds):
+    print(f"tasks list with {count} running, {rounds} interleaved rounds: median CPU of client and daemon")
+    sides = [s for s in sides if s.name != "podman"]
+    for side in sides:
+        side.start_many(count, "exec sleep 100000")
+        side.list_tasks()
+    cpu, wall = {s.name: [] for s in sides}, {s.name: [] for s in sides}
+    for _ in range(rounds):
+        for side in sides:
+            before, started = side.cpu(), time.monotonic()
+            side.list_tasks()
+            wall[side.name].append((time.monotonic() - started) * 1000)
+            cpu[side.name].append((side.cpu() - before) / 1e6)
+    ours, peers = median(cpu.pop("ctrd")), {n: median(v) for n, v in cpu.items()}
+    limit = (ours <= 0.5 * peers["containerd"], "at most half of containerd's") if "containerd" in peers else None
+    ok = line("CPU", ours, peers, "ms", limit)
+    line("wall", median(wall.pop("ctrd")), {n: median(v) for n, v in wall.items()}, "ms")
+    return ok
+
+
+def restart(sides, count, rounds):
+    print(f"SIGKILL and restart of the daemon with {count} running: from exec to a list that names all with true states, median of {rounds}")
+    sides = [s for s in sides if s.name != "podman"]
+    times = {s.name: [] for s in sides}
+    for side in sides:
+        side.start_many(count, "exec sleep 100000")
+    for _ in range(rounds):
+        for side in sides:
+            side.kill_daemon()
+            started = time.monotonic()
+            side.start_daemon()
+            deadline = events.Deadline(120)
+            while side.true_running() < count:
+                deadline.left(f"{side.name}: {side.true_running()} of {count}")
+            times[side.name].append((time.monotonic() - started) * 1000)
+    line("time", median(times.pop("ctrd")), {n: median(v) for n, v in times.items()}, "ms")
+    return True
+
+
+def versions(sides):
+    def first(*command):
+        try:
+            out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().splitlines()
+            return out[0] if out else "?"
+        except (OSError, subprocess.CalledProcessError):
+            return "not installed"
+    print(f"kernel {os.uname().release}, {os.cpu_count()} CPUs; " + "; ".join(first(*c) for c in (
+        (str(BIN / "ctrd"), "--version"), ("containerd", "--version"), ("runc", "--version"), ("podman", "--version"), ("conmon", "--version"))))
+    print("sides: " + ", ".join(s.name for s in sides))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=30, help="rounds of run --rm")
+    parser.add_argument("--running", type=int, default=50, help="containers of the memory and list figures")
+    parser.add_argument("--peers-running", type=int, default=10, help="containers of the peers in the memory figure")
+    parser.add_argument("--settle", type=float, default=60, help="seconds between the output and the memory figure")
+    parser.add_argument("--restart", type=int, default=200, help="containers of the restart figure")
+    parser.add_argument("--restarts", type=int, default=3, help="restarts")
+    parser.add_argument("--only", choices=["run", "memory", "list", "restart"], action="append")
+    parser.add_argument("--without", choices=["containerd", "podman"], action="append", default=[])
+    parser.add_argument("--json", help="also write the arguments and the verdict there")
+    options = parser.parse_args()
+    chosen = options.only or ["run", "memory", "list", "restart"]
+    sides = [Ctrd()]
+    for name, kind in (("containerd", Containerd), ("podman", Podman)):
+        if name not in options.without and shutil.which(name):
+            sides.append(kind())
+    verdicts = {}
+    try:
+        for side in sides:
+            side.prepare()
+        versions(sides)
+        if "run" in chosen:
+            verdicts["run"] = run_true(sides, options.rounds)
+        if "memory" in chosen:
+            verdicts["memory"] = guard_memory(sides, options.running, options.peers_running, options.settle)
+            for side in sides:
+                side.remove_all()
+        if "list" in chosen:
+            verdicts["list"] = list_cpu(sides, options.running, 20)
+        if "restart" in chosen:
+            verdicts["restart"] = restart(sides, options.restart, options.restarts)
+    finally:
+        for side in sides:
+            side.close()
+    if options.json:
+        Path(options.json).write_text(json.dumps({"options": vars(options), "verdicts": verdicts}))
+    missed = [name for name, ok in verdicts.items() if not ok]
+    print(f"bench: {len(verdicts) - len(missed)} held, {len(missed)} missed" + (f": {', '.join(missed)}" if missed else ""))
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())
