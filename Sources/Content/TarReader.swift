@@ -161,7 +161,13 @@ public final class TarReader {
         let kind: TarEntry.Kind
         switch header.type {
         case UInt8(ascii: "0"), 0, UInt8(ascii: "7"):
-            kind = header.dialect == .v7 && path.last == UInt8(ascii: "/") ? .directory : .file
+            // What came before ustar had no type for directories. Elsewhere readers disagree about such a name.
+            let isDirectory = path.last == UInt8(ascii: "/")
+            let isDirectoryInHeader = header.path.last == UInt8(ascii: "/")
+            if (isDirectory || isDirectoryInHeader) && (header.type != 0 || size != 0 || isDirectory != isDirectoryInHeader) {
+                throw malformed("a file with the name of a directory")
+            }
+            kind = isDirectory ? .directory : .file
         case UInt8(ascii: "1"): kind = .hardLink
         case UInt8(ascii: "2"): kind = .symbolicLink
         case UInt8(ascii: "3"): kind = .characterDevice
