@@ -44,6 +44,11 @@ extension Instance {
         supervisor.registry.remove(id)
         initProcess = nil
         keeper = nil
+        // The last one to go takes the shared directories along, so that the host is as it was before the first. Not for an auto_remove
+        // container: the next of its kind would only make them again.
+        if !state.container.config.autoRemove && supervisor.registry.isEmpty {
+            try? await executor.blocking { supervisor.removeEmptyCgroups() }
+        }
     }
 
     // MARK: tasks
