@@ -3,12 +3,14 @@ import Glibc
 
 /// Stopping, killing and removing.
 extension ContainerCgroup {
-    /// Kills every process in it and below, forks in flight too, and returns without waiting for their end. With version 2 by cgroup.kill (Linux 5.14),
-    /// which also reaches what a version 1 freezer holds; without it by freezing, signalling each and thawing. No error when it is gone.
+    /// Kills every process in it and below, forks in flight too, and returns without waiting for their end. With version 2 by cgroup.kill (Linux 5.14)
+    /// and a thaw, since a version 1 freezer keeps its tasks from dying; without it by freezing, signalling each and thawing. No error when it is gone.
     public func kill() throws(SysError) {
         if let unified {
             do throws(SysError) {
                 try Self.writeText(unified + "/cgroup.kill", "1")
+                // What a version 1 freezer holds dies when it is let go, and runs nothing before.
+                if let freezer = directory("freezer") { try? Self.writeText(freezer + "/freezer.state", "THAWED") }
                 return
             } catch {
                 if error.code != ENOENT && error.code != ENODEV { throw error }
