@@ -107,8 +107,10 @@ let package = Package(
         .testTarget(
             name: "ShimTests", dependencies: ["Shim", "CShimProto", "CProtobufC", "CtrProto", protobuf], swiftSettings: plainSwift),
         .testTarget(name: "RuntimeTests", dependencies: ["Runtime", "OCI"], swiftSettings: plainSwift),
-        .testTarget(name: "ImagesTests", dependencies: ["Images", "Content", "Snapshots", "OCI"], swiftSettings: plainSwift),
-        .testTarget(name: "SupervisorTests", dependencies: ["Supervisor", "Store"], swiftSettings: plainSwift),
+        .testTarget(
+            name: "ImagesTests", dependencies: ["Images", "Content", "Snapshots", "OCI", "Linux", "CLinux", "CZlib"],
+            swiftSettings: plainSwift),
+        .testTarget(name: "SupervisorTests", dependencies: ["Supervisor", "Store", "OCI", "Images"], swiftSettings: plainSwift),
         .testTarget(name: "CommandsTests", dependencies: ["Commands"], swiftSettings: plainSwift),
     ]
 )

@@ -98,9 +98,11 @@ public struct SnapshotStore: Sendable {
         for digest in chain where !hasLayer(digest) {
             throw SnapshotError(.notFound, "mount container", id, "layer \(digest) is not unpacked")
         }
-        // A volatile mount leaves this mark, and overlayfs refuses the directory from then on because a crash of the host may have damaged
-        // it; the directory of a container is then gone with STATE.
-        if volatile && rmdir(path + "/work/work/incompat/volatile") == 0 { rmdir(path + "/work/work/incompat") }
+        // A volatile mount leaves this mark, and overlayfs refuses the directory from then on, since a crash of the host may have damaged
+        // what it holds. Volatile is only what ends with the host; so after such a crash nobody asks again.
+        if access(path + "/work/work/incompat", F_OK) == 0 {
+            try OpenDirectory(checked { try Linux.open(path + "/work", O_RDONLY | O_DIRECTORY | O_NOFOLLOW) }).remove(Name("work"))
+        }
         let lower = chain.reversed().map { root + "/layers/" + $0.hex + "/fs" }.joined(separator: ":")
         var options = ["lowerdir=" + lower, "upperdir=" + path + "/upper", "workdir=" + path + "/work"]
         if volatile { options.append("volatile") }

@@ -48,6 +48,8 @@ actor Instance {
     var removalTimer: Scheduled<Void>?
     /// A start is under way and decides itself what the loss of its guards means.
     var launching = false
+    /// This manager finished a start that an earlier one was asked for.
+    var startCarriedOn = false
 
     init(state: ContainerState, supervisor: Supervisor) {
         id = state.id
@@ -112,7 +114,7 @@ actor Instance {
     func move(
         to phase: TaskPhase, topic: Event.Topic, changes: [Change] = [], _ change: (inout TaskState) -> Void
     ) async -> Bool {
-        guard var task = state.task, task.row.phase.canBecome(phase) else { return false }
+        guard var task = state.task, task.row.phase.canBecome(phase) || (task.row.phase == phase && !task.proved) else { return false }
         task.row.phase = phase
         task.proved = true
         change(&task)

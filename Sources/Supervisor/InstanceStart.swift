@@ -46,7 +46,7 @@ extension Instance {
 
     // MARK: start
 
-    /// Starts the container's next task. One that runs already is what was asked for.
+    /// Starts the container's next task.
     func start() async throws {
         try await perform(.start) { instance in
             try await instance.startNext()
@@ -60,7 +60,9 @@ extension Instance {
             guard task.proved else {
                 throw fail(.unavailable, "start container", "container \(name) has not been found again yet: its shim does not answer")
             }
-            return
+            // The client whose call an earlier manager did not answer asks again.
+            if startCarriedOn { return startCarriedOn = false }
+            throw fail(.failedPrecondition, "start container", "container \(name) is already \(task.row.phase.rawValue)")
         }
         // The upper directory must not be mounted twice, so the guards of the last incarnation go first.
         try await endGuards()

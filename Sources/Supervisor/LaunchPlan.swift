@@ -35,6 +35,7 @@ struct LaunchPlan: Sendable {
     /// Snapshot, bundle, intent, guards. When it returns the socket takes connections.
     func run() throws -> Launched {
         let mounts = try mounts()
+        try makeMountSources()
         let spec = try supervisor.specification(of: state, detached: usesOwnRuntime)
         let bundle = try writeBundle(spec)
         try writeIntent()
@@ -45,6 +46,17 @@ struct LaunchPlan: Sendable {
 
     /// Prepares the container's writable directory, and says what its root file system is made of.
     func mounts() throws -> [Containerd_Types_Mount] { try supervisor.rootMounts(of: state) }
+
+    /// A source that does not exist becomes a directory, as Docker's `-v` has it.
+    private func makeMountSources() throws(SysError) {
+        for mount in state.container.config.mounts where access(mount.source, F_OK) != 0 && errno == ENOENT {
+            var path = ""
+            for part in mount.source.split(separator: "/") {
+                path += "/" + part
+                try makeDirectory(path, mode: 0o755)
+            }
+        }
+    }
 
     private func writeBundle(_ spec: JSON) throws -> Descriptor {
         let path = configuration.bundle(state.namespace, state.id)

@@ -61,13 +61,10 @@ struct RequestChecks {
 
     /// What only the host can tell. Blocking.
     func checkHost() throws(SupervisorError) {
-        for mount in request.config.mounts where access(mount.source, F_OK) != 0 {
-            throw refuse("mount source \(mount.source.shown) does not exist")
-        }
         let runtime = request.config.runtime
         if !runtime.isEmpty && access(runtime, X_OK) != 0 { throw refuse("runtime \(runtime.shown): \(String(cString: strerror(errno)))") }
     }
 
     /// Whether the host has to be looked at.
-    var concernsHost: Bool { !request.config.mounts.isEmpty || !request.config.runtime.isEmpty }
+    var concernsHost: Bool { !request.config.runtime.isEmpty }
 }

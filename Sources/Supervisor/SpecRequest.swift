@@ -7,9 +7,14 @@ public struct SpecError: Error, Equatable, Sendable, CustomStringConvertible {
     public let object: String
     public let cause: String
 
+    /// Control characters, which a quoted value may contain, do not reach the message.
     public init(_ object: String, _ cause: String) {
         self.object = object
-        self.cause = cause
+        var shown = ""
+        for scalar in cause.unicodeScalars {
+            shown.unicodeScalars.append(scalar.value < 0x20 || (0x7f...0x9f).contains(scalar.value) ? "?" : scalar)
+        }
+        self.cause = shown
     }
 
     public var description: String { object + ": " + cause }

@@ -10,17 +10,21 @@ import Supervisor
 
 /// The running manager: its locks, its database, its socket, its supervisor, made in this order.
 struct Daemon {
+    private static let patience = TimeAmount.milliseconds(300)
+
     private let configuration: Configuration
+    private let supervisor: Supervisor
     private let locks: [Int32]
 
     init(configuration: Configuration, logger: Logger) throws(StartupError) {
         self.configuration = configuration
+        // Whoever is refused leaves nothing behind.
+        try Self.probe(configuration)
         try Self.makeDirectories(configuration)
         locks = [try Self.lock(configuration.root), try Self.lock(configuration.state)]
         let socket = try Self.listen(configuration)
 
         let executor = Executor(loop: MultiThreadedEventLoopGroup(numberOfThreads: 1).next())
-        let supervisor: Supervisor
         do {
             let opened = try Store.open(path: configuration.root + "/ctrd.db", time: now(CLOCK_REALTIME) / 1_000_000_000)
             if let damage = opened.damage { logger.error("database rebuilt from what is on disk", metadata: ["cause": "\(damage)"]) }
@@ -28,9 +32,12 @@ struct Daemon {
                 configuration: configuration, executor: executor, store: opened.store, rebuild: opened.damage != nil, logger: logger)
         } catch { throw StartupError("\(error)") }
 
-        // The socket answers from what the database says; meanwhile each container is looked at.
+        // Connections are taken from now on, and answered once the containers are found again: soon, or after a bounded while without those
+        // whose shims are silent.
+        let supervisor = supervisor
         let server = Server(supervisor: supervisor, executor: executor, logger: logger)
         executor.spawn {
+            await supervisor.reconcile(patience: Self.patience)
             do {
                 _ = try await server.serve(socket)
                 logger.info("listening", metadata: ["address": "\(configuration.address)", "root": "\(configuration.root)"])
@@ -38,7 +45,6 @@ struct Daemon {
                 complain("cannot serve \(configuration.address): \(error)")
                 _exit(1)
             }
-            await supervisor.reconcile()
         }
     }
 
@@ -47,6 +53,7 @@ struct Daemon {
         var item = pollfd(fd: signals, events: Int16(POLLIN), revents: 0)
         while poll(&item, 1, -1) < 0 && errno == EINTR {}
         unlink(configuration.address)
+        supervisor.removeEmptyCgroups()
     }
 
     private static func makeDirectories(_ configuration: Configuration) throws(StartupError) {
@@ -74,11 +81,7 @@ struct Daemon {
     private static func lock(_ directory: String) throws(StartupError) -> Int32 {
         let path = directory + "/ctrd.lock"
         let file = try startupStep { () throws(SysError) in try Linux.open(path, O_RDWR | O_CREAT, mode: 0o600) }
-        if ctr_ofd_lock(file.raw, false) < 0 {
-            let text = (try? readAll(file.raw, name: path, limit: 64)).map { String(decoding: $0, as: UTF8.self) } ?? ""
-            let pid = text.split(separator: "\n").first.map { " (pid \($0))" } ?? ""
-            throw StartupError("another ctrd\(pid) uses \(directory)")
-        }
+        if ctr_ofd_lock(file.raw, false) < 0 { throw inUse(directory, file.raw) }
         try startupStep { () throws(SysError) in
             try checkErrno("truncate", path, ftruncate(file.raw, 0))
             try writeAll(file.raw, Array("\(getpid())\n".utf8), name: path)
@@ -86,9 +89,23 @@ struct Daemon {
         return file.release()
     }
 
-    /// A socket file with nobody behind it is replaced; one that answers is somebody's.
-    private static func listen(_ configuration: Configuration) throws(StartupError) -> Int32 {
-        let path = configuration.address
+    /// Refuses locks and an address that another process has.
+    private static func probe(_ configuration: Configuration) throws(StartupError) {
+        for directory in [configuration.root, configuration.state] {
+            guard let file = try? Linux.open(directory + "/ctrd.lock", O_RDWR), ctr_ofd_locked(file.raw) == 1 else { continue }
+            throw inUse(directory, file.raw)
+        }
+        _ = try addressIsFree(configuration.address)
+    }
+
+    private static func inUse(_ directory: String, _ lock: Int32) -> StartupError {
+        let text = (try? readAll(lock, name: directory, limit: 64)).map { String(decoding: $0, as: UTF8.self) } ?? ""
+        let pid = text.split(separator: "\n").first.map { " (pid \($0))" } ?? ""
+        return StartupError("another ctrd\(pid) uses \(directory)")
+    }
+
+    /// Whether nothing is at `path`; false for a socket file with nobody behind it. One that answers is somebody's.
+    private static func addressIsFree(_ path: String) throws(StartupError) -> Bool {
         let connected = ctr_unix_connect(path, true)
         if connected >= 0 || connected == -EAGAIN {
             if connected >= 0 { close(connected) }
@@ -97,10 +114,15 @@ struct Daemon {
         if connected == -ECONNREFUSED {
             var status = stat()
             guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else { throw StartupError("\(path) exists and is not a socket") }
-            unlink(path)
-        } else if connected != -ENOENT {
-            throw StartupError("cannot use address \(path): \(SysError("connect", code: -connected).cause)")
+            return false
         }
+        if connected == -ENOENT { return true }
+        throw StartupError("cannot use address \(path): \(SysError("connect", code: -connected).cause)")
+    }
+
+    private static func listen(_ configuration: Configuration) throws(StartupError) -> Int32 {
+        let path = configuration.address
+        if !(try addressIsFree(path)) { unlink(path) }
         return try startupStep { () throws(SysError) in try check("listen on", path, ctr_unix_listen(path, 256, 0o600)) }
     }
 }

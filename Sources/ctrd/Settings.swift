@@ -23,7 +23,9 @@ struct Settings {
             if file == nil && error.code == ENOENT { return }
             throw StartupError("cannot read configuration: \(error)")
         }
-        guard let text = String(validating: bytes, as: UTF8.self) else { throw StartupError("\(path): not UTF-8") }
+        guard let text = String(validating: bytes, as: UTF8.self), !bytes.contains(0) else {
+            throw StartupError("\(path): not a text in UTF-8")
+        }
         let table: TOMLTable
         do { table = try TOMLTable(string: text) } catch let error as TOMLParseError {
             throw StartupError("\(path):\(error.source.begin.line): \(error.description)")

@@ -34,8 +34,9 @@ struct Manager: Sendable {
 
 /// Several calls of one method over one connection.
 private final class Batch<Request: Message, Response: Message> {
-    /// Requests under way at the same time. Patient calls, which end when containers do, are all sent: one must not hold up another.
-    private static var window: Int { 16 }
+    /// Requests under way at the same time: more of the patient ones, which end when containers do, than of those that make the
+    /// manager work; below the 128 that it takes from one connection.
+    private var window: Int { patient ? 100 : 16 }
 
     private let method: Method<Request, Response>
     private let requests: [Request]
@@ -77,7 +78,7 @@ private final class Batch<Request: Message, Response: Message> {
         var waiting: [UInt32: Int] = [:]
         var index = 0
         while true {
-            while index < requests.count && (patient || waiting.count < Self.window) {
+            while index < requests.count && waiting.count < window {
                 if results[index] == nil { waiting[try connection.start(method, requests[index])] = index }
                 index += 1
             }
@@ -93,7 +94,7 @@ private final class Batch<Request: Message, Response: Message> {
                     reported += 1
                 }
             }
-            if index < requests.count && (patient || waiting.count < Self.window) { continue }
+            if index < requests.count && waiting.count < window { continue }
             if waiting.isEmpty { return }
             waitFor([(connection.descriptor, connection.pollEvents)])
             try connection.flush()
