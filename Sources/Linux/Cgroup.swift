@@ -83,15 +83,15 @@ public struct ContainerCgroup: Sendable, Equatable {
 
     /// Makes `path` and what is missing above it; `made` is called for each directory that is new, from the top.
     private static func makeDirectories(_ path: String, made: (String) throws(SysError) -> Void = { _ in }) throws(SysError) {
-        if mkdir(path, 0o755) < 0 {
+        // Somebody else's removal of an empty parent may come between its making and its use.
+        for _ in 0..<16 {
+            if mkdir(path, 0o755) == 0 { return try made(path) }
             if errno == EEXIST { return }
             let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")) ?? path.utf8.startIndex
-            guard errno == ENOENT, slash > path.utf8.startIndex else { throw SysError("create control group", path, code: errno) }
+            guard errno == ENOENT, slash > path.utf8.startIndex else { break }
             try makeDirectories(String(path[..<slash]), made: made)
-            // Another container's creation may have come first.
-            if mkdir(path, 0o755) < 0 && errno != EEXIST { throw SysError("create control group", path, code: errno) }
         }
-        try made(path)
+        throw SysError("create control group", path, code: errno)
     }
 
     /// A new version 1 cpuset is empty, and nothing may enter it, unless its parent says that children are clones.

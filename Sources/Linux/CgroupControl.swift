@@ -3,12 +3,14 @@ import Glibc
 
 /// Stopping, killing and removing.
 extension ContainerCgroup {
-    /// Kills every process in it and below, forks in flight too, and returns without waiting for their end. With version 2 by cgroup.kill (Linux 5.14),
-    /// which also reaches what a version 1 freezer holds; without it by freezing, signalling each and thawing. No error when it is gone.
+    /// Kills every process in it and below, forks in flight too, and returns without waiting for their end. With version 2 by cgroup.kill
+    /// (Linux 5.14), without it by freezing, signalling each and thawing. What a freezer holds is thawed to die. No error when it is gone.
     public func kill() throws(SysError) {
         if let unified {
             do throws(SysError) {
                 try Self.writeText(unified + "/cgroup.kill", "1")
+                // A version 1 freezer keeps whoever it caught asleep, the signal pending, until it thaws.
+                if let freezer = directory("freezer") { try? Self.writeText(freezer + "/freezer.state", "THAWED") }
                 return
             } catch {
                 if error.code != ENOENT && error.code != ENODEV { throw error }

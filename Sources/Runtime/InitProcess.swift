@@ -37,6 +37,8 @@ struct InitProcess {
         // From here to execve nobody in a shared pid namespace can look into this process or its open files.
         ctr_prctl(ProcessControl.setDumpable, 0, 0, 0, 0)
         _ = "ctrun:[INIT]".withCString { ctr_prctl(ProcessControl.setName, UInt(bitPattern: $0), 0, 0, 0) }
+        // What is ignored stays so over execve.
+        signal(SIGPIPE, SIG_DFL)
         ctr_unblock_all_signals()
         umask(0)
         try attempt("enter control group") { () throws(SysError) in

@@ -32,7 +32,7 @@ struct SeccompCache: ~Copyable {
     private static func key(_ document: JSON) -> [UInt8] {
         var text = document.encoded()
         let version = seccomp_version().pointee
-        text.append(contentsOf: "\nlibseccomp \(version.major).\(version.minor).\(version.micro) \(seccomp_arch_native()) compiler 1".utf8)
+        text.append(contentsOf: "\nlibseccomp \(version.major).\(version.minor).\(version.micro) \(seccomp_arch_native()) compiler 2".utf8)
         return text
     }
 

@@ -45,6 +45,9 @@ struct SeccompCompiler {
     private mutating func compile() throws(RuntimeError) -> SeccompProgram {
         guard let context = seccomp_init(profile.defaultAction) else { throw RuntimeError("seccomp: the default action cannot be used") }
         defer { seccomp_release(context) }
+        // A tree instead of a list: the kernel walks the filter for every call number when it is installed, and at every call afterwards. Libraries
+        // older than 2.5 only know the list.
+        _ = seccomp_attr_set(context, SCMP_FLTATR_CTL_OPTIMIZE, 2)
         let native = seccomp_arch_native()
         for architecture in profile.architectures where architecture != native {
             let result = seccomp_arch_add(context, architecture)

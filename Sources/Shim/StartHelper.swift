@@ -13,11 +13,14 @@ enum StartHelper {
             throw ShimError("read record", StartRecord.fileName, "no such file in \(arguments.bundle)")
         }
         let address = "unix://" + start.socket
-        // Held until this process ends: the shim, which waits for it, serves when `guards` is written; a second helper sees it held.
+        // Held until this process ends; by then `guards` names the keeper, whose shim waits for the lock. So a second helper either finds the lock
+        // held, or a living keeper.
         let lock = Descriptor(owning: try Place.openLock(in: bundle.raw))
         let taken = ctr_ofd_lock(lock.raw, false)
         if taken == -EAGAIN || taken == -EACCES { return address }
         try shimErrors { () throws(SysError) in _ = try check("take lock of", arguments.bundle, taken) }
+
+        if let guards = try? GuardsRecord.read(in: bundle.raw), isAlive(guards.keeper) { return address }
 
         let plan = try Plan(bundle: bundle.raw, id: arguments.id)
         let keeper = try shimErrors { () throws(SysError) in
@@ -26,6 +29,13 @@ enum StartHelper {
         let bootID = try shimErrors { () throws(SysError) in try Linux.bootID() }
         try recordErrors { () throws(RecordError) in try GuardsRecord(keeper: keeper, bootID: bootID).write(in: bundle.raw) }
         return address
+    }
+
+    /// A zombie is not alive, although its identity is still there.
+    private static func isAlive(_ process: ProcessIdentity) -> Bool {
+        guard let pidfd = try? process.open() else { return false }
+        var ended = pollfd(fd: pidfd.raw, events: Int16(POLLIN), revents: 0)
+        return poll(&ended, 1, 0) == 0
     }
 
     /// What config.json says of the guards: whose the pipes are, and beside which control group the guards' own is.

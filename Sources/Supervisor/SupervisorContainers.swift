@@ -24,7 +24,7 @@ extension Supervisor {
         let state = newState(request, manifest, command)
         // What is started at once is checked by that; what is only made should not fail much later.
         if !request.startNow {
-            _ = try await executor.blocking { [self] in try specification(of: state, detached: request.config.runtime.isEmpty) }
+            _ = try await executor.blocking { [self] in try specification(of: state, detached: state.container.config.runtime.isEmpty) }
         }
         let instance = Instance(state: state, supervisor: self)
         do throws(Registry.Conflict) { try registry.insert(state, instance) } catch {
