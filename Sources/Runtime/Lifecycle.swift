@@ -64,15 +64,23 @@ enum Lifecycle {
         guard try attempt({ () throws(SysError) in try bootID() }) == state.bootID else { throw RuntimeError.notRunning }
         try attempt { () throws(SysError) in
             if signal == SIGKILL { return try state.cgroup.kill() }
-            for pid in try state.cgroup.processes() {
-                // Listed a moment ago; the descriptor makes sure that the number still is of this group.
-                let opened = ctr_pidfd_open(pid, 0)
-                guard opened >= 0 else { continue }
-                let process = Descriptor(owning: opened)
-                guard try state.cgroup.contains(pid) else { continue }
-                let result = ctr_pidfd_send_signal(process.raw, signal)
-                if result != -ESRCH { try check("signal", "\(pid)", result) }
+            let pids = try state.cgroup.processes()
+            for first in stride(from: 0, to: pids.count, by: signalBatch) {
+                try signalEach(pids[first..<min(first + signalBatch, pids.count)], of: state.cgroup, signal)
             }
+        }
+    }
+
+    private static let signalBatch = 256
+
+    /// A number that was listed may be another's by the time it is opened; one that is listed again after that is a member's.
+    private static func signalEach(_ pids: ArraySlice<Int32>, of group: ContainerCgroup, _ signal: Int32) throws(SysError) {
+        let opened = pids.map { ($0, ctr_pidfd_open($0, 0)) }.filter { $0.1 >= 0 }
+        defer { for (_, descriptor) in opened { close(descriptor) } }
+        let members = Set(try group.processes())
+        for (pid, descriptor) in opened where members.contains(pid) {
+            let result = ctr_pidfd_send_signal(descriptor, signal)
+            if result != -ESRCH { try check("signal", "\(pid)", result) }
         }
     }
 

@@ -16,7 +16,9 @@ public enum Runtime {
         do throws(RuntimeError) {
             let line = try CommandLine(Array(arguments.dropFirst()))
             switch line.command {
-            case .create, .run: try SelfProtection.ensure(arguments)
+            case .create(let options), .run(let options, _):
+                try checkPreserved(options)
+                try SelfProtection.ensure(arguments)
             default: break
             }
             log = try Log(line)
@@ -46,6 +48,13 @@ public enum Runtime {
         case .help(let command): try output(Array(Usage.of(command ?? "").utf8))
         }
         return 0
+    }
+
+    /// Before anything is opened: a hole among the descriptors that the container keeps would be filled by one of ours.
+    private static func checkPreserved(_ options: CommandLine.CreateOptions) throws(RuntimeError) {
+        for number in 3..<(3 + options.preservedDescriptors) where ctr_fcntl_int(number, F_GETFD, 0) < 0 {
+            throw RuntimeError("--preserve-fds: descriptor \(number) is not open")
+        }
     }
 
     private static func output(_ text: [UInt8]) throws(RuntimeError) {
