@@ -14,7 +14,7 @@ enum Lifecycle {
         return state
     }
 
-    static func start(_ line: CommandLine) throws(RuntimeError) {
+    static func start(_ line: Invocation) throws(RuntimeError) {
         try start(try StateDirectory.open(root: line.root, id: line.id))
     }
 
@@ -43,7 +43,7 @@ enum Lifecycle {
 
     // MARK: signals
 
-    static func kill(_ line: CommandLine, signal: Int32, all: Bool) throws(RuntimeError) {
+    static func kill(_ line: Invocation, signal: Int32, all: Bool) throws(RuntimeError) {
         let directory = try StateDirectory.open(root: line.root, id: line.id)
         let state = try load(directory)
         if all { return try killAll(state, signal) }
@@ -86,7 +86,7 @@ enum Lifecycle {
 
     // MARK: delete
 
-    static func delete(_ line: CommandLine, force: Bool, _ log: Log) throws(RuntimeError) {
+    static func delete(_ line: Invocation, force: Bool, _ log: Log) throws(RuntimeError) {
         let directory: StateDirectory
         do throws(RuntimeError) { directory = try StateDirectory.open(root: line.root, id: line.id) } catch {
             if force && error == RuntimeError.noContainer { return }
@@ -146,7 +146,7 @@ enum Lifecycle {
 
     // MARK: pause, resume
 
-    static func setPaused(_ line: CommandLine, _ paused: Bool) throws(RuntimeError) {
+    static func setPaused(_ line: Invocation, _ paused: Bool) throws(RuntimeError) {
         let directory = try StateDirectory.open(root: line.root, id: line.id)
         let state = try load(directory)
         let status = try directory.status(state)
@@ -172,14 +172,14 @@ enum Lifecycle {
         return .object(members)
     }
 
-    static func state(_ line: CommandLine) throws(RuntimeError) -> [UInt8] {
+    static func state(_ line: Invocation) throws(RuntimeError) -> [UInt8] {
         let directory = try StateDirectory.open(root: line.root, id: line.id)
         let state = try load(directory)
         return describe(state, try directory.status(state)).encoded(pretty: true) + [0x0a]
     }
 
     /// All containers of the root by id. One that cannot be read is named on standard error and left out.
-    static func list(_ line: CommandLine, quiet: Bool, json: Bool, _ log: Log) throws(RuntimeError) -> [UInt8] {
+    static func list(_ line: Invocation, quiet: Bool, json: Bool, _ log: Log) throws(RuntimeError) -> [UInt8] {
         var found: [(ContainerState, ContainerStatus)] = []
         for id in try ids(line.root) {
             do throws(RuntimeError) {
@@ -200,7 +200,7 @@ enum Lifecycle {
     private static func ids(_ root: String) throws(RuntimeError) -> [String] {
         do throws(SysError) {
             let directory = try Linux.open(root, O_RDONLY | O_DIRECTORY)
-            return try RootFS.entries(of: directory.raw).filter { CommandLine.isValid(id: $0) }.sorted()
+            return try RootFS.entries(of: directory.raw).filter { Invocation.isValid(id: $0) }.sorted()
         } catch {
             if error.code == ENOENT { return [] }
             throw RuntimeError(error)
