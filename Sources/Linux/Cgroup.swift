@@ -66,10 +66,8 @@ public struct ContainerCgroup: Sendable, Equatable {
     /// it when the caller owns the name. ENOTSUP for a limit whose controller the host does not have. After an error call `remove`.
     public func create(_ limits: CgroupLimits) throws(SysError) {
         for directory in v1 {
-            let name = directory.path
-            try Self.makeDirectories(name) { (made) throws(SysError) in
-                if directory.has("cpuset") { try Self.inheritCpuset(made) }
-            }
+            try Self.makeDirectories(directory.path)
+            if directory.has("cpuset") { try Self.fillCpuset(directory.path) }
         }
         if let unified { try Self.makeDirectories(unified) }
         try write(limits)
@@ -81,26 +79,27 @@ public struct ContainerCgroup: Sendable, Equatable {
         try limits.writeV2(self)
     }
 
-    /// Makes `path` and what is missing above it; `made` is called for each directory that is new, from the top.
-    private static func makeDirectories(_ path: String, made: (String) throws(SysError) -> Void = { _ in }) throws(SysError) {
+    /// Makes `path` and what is missing above it.
+    private static func makeDirectories(_ path: String) throws(SysError) {
         // Somebody else's removal of an empty parent may come between its making and its use.
         for _ in 0..<16 {
-            if mkdir(path, 0o755) == 0 { return try made(path) }
-            if errno == EEXIST { return }
+            if mkdir(path, 0o755) == 0 || errno == EEXIST { return }
             let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")) ?? path.utf8.startIndex
             guard errno == ENOENT, slash > path.utf8.startIndex else { break }
-            try makeDirectories(String(path[..<slash]), made: made)
+            try makeDirectories(String(path[..<slash]))
         }
         throw SysError("create control group", path, code: errno)
     }
 
-    /// A new version 1 cpuset is empty, and nothing may enter it, unless its parent says that children are clones.
-    private static func inheritCpuset(_ path: String) throws(SysError) {
+    /// A new version 1 cpuset is empty, and nothing may enter it, unless its parent says that children are clones. A parent may be empty too, when
+    /// its maker died. The processors are written last: where they are, all is.
+    private static func fillCpuset(_ path: String) throws(SysError) {
         if try !readText(path + "/cpuset.cpus").isEmpty { return }
-        guard let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")) else { return }
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            try writeText("\(path)/\(file)", try readText("\(path[..<slash])/\(file)"))
-        }
+        guard let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")), slash > path.utf8.startIndex else { return }
+        let parent = String(path[..<slash])
+        // The root of the hierarchy never is empty; above it there is no such file.
+        try fillCpuset(parent)
+        for file in ["cpuset.mems", "cpuset.cpus"] { try writeText("\(path)/\(file)", try readText("\(parent)/\(file)")) }
         try writeText(path + "/cgroup.clone_children", "1")
     }
 
@@ -150,9 +149,6 @@ public struct ContainerCgroup: Sendable, Equatable {
         try Self.collect(tracker, into: &pids, depth: 0)
         return pids
     }
-
-    /// Whether `pid` is in it or below, now. Asked after a pidfd of it was opened, it says whom the pidfd names.
-    public func contains(_ pid: Int32) throws(SysError) -> Bool { try processes().contains(pid) }
 
     private static func collect(_ path: String, into pids: inout [Int32], depth: Int) throws(SysError) {
         let text: [UInt8]

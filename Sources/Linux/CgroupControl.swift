@@ -3,15 +3,13 @@ import Glibc
 
 /// Stopping, killing and removing.
 extension ContainerCgroup {
-    /// Kills every process in it and below, forks in flight too, and returns without waiting for their end. With version 2 by cgroup.kill
-    /// (Linux 5.14), without it by freezing, signalling each and thawing. What a freezer holds is thawed to die. No error when it is gone.
+    /// Kills every process in it and below, forks in flight too, and returns without waiting for their end. With version 2 by cgroup.kill (Linux 5.14), without it by
+    /// freezing and signalling each. What a version 1 freezer held is thawed, so that it can die. No error when it is gone.
     public func kill() throws(SysError) {
         if let unified {
             do throws(SysError) {
                 try Self.writeText(unified + "/cgroup.kill", "1")
-                // A version 1 freezer keeps whoever it caught asleep, the signal pending, until it thaws.
-                if let freezer = directory("freezer") { try? Self.writeText(freezer + "/freezer.state", "THAWED") }
-                return
+                return thawKilled()
             } catch {
                 if error.code != ENOENT && error.code != ENODEV { throw error }
                 // Either the group is gone, or the kernel is older than the file.
@@ -23,10 +21,13 @@ extension ContainerCgroup {
 
     /// Frozen, no process can fork past the list; the signal is delivered by the thaw.
     private func killEach() throws(SysError) {
-        let freezer = directory("freezer")
-        if let freezer { try? Self.writeText(freezer + "/freezer.state", "FROZEN") }
+        if let freezer = directory("freezer") { try? Self.writeText(freezer + "/freezer.state", "FROZEN") }
         for pid in try processes() { _ = Glibc.kill(pid, SIGKILL) }
-        if let freezer { try? Self.writeText(freezer + "/freezer.state", "THAWED") }
+        thawKilled()
+    }
+
+    private func thawKilled() {
+        if let freezer = directory("freezer") { try? Self.writeText(freezer + "/freezer.state", "THAWED") }
     }
 
     /// Waits until no process is left: true, or false after `milliseconds`. By the event of version 2; without version 2 by the end of each process

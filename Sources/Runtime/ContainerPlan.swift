@@ -17,7 +17,7 @@ struct ContainerPlan {
     let bundle: String
     let spec: RuntimeSpec
     let process: RuntimeSpec.Process
-    let options: CommandLine.CreateOptions
+    let options: Invocation.CreateOptions
     let root: Root
     let rootReadOnly: Bool
     let mounts: [(entry: RuntimeSpec.Mount, options: MountOptions)]
@@ -31,7 +31,7 @@ struct ContainerPlan {
     /// This annotation says that a descriptor is the root file system; see docs/architecture.md.
     static let rootDescriptorAnnotation = "org.ctrd.rootfs.fd"
 
-    init(id: String, options: CommandLine.CreateOptions) throws(RuntimeError) {
+    init(id: String, options: Invocation.CreateOptions) throws(RuntimeError) {
         self.id = id
         self.options = options
         bundle = try Self.absolute(options.bundle)
@@ -80,7 +80,7 @@ struct ContainerPlan {
     }
 
     private static func root(
-        _ spec: RuntimeSpec, bundle: String, _ options: CommandLine.CreateOptions
+        _ spec: RuntimeSpec, bundle: String, _ options: Invocation.CreateOptions
     ) throws(RuntimeError) -> (Root, Bool) {
         if let text = spec.annotation(rootDescriptorAnnotation) {
             guard text == "3" else { throw RuntimeError("config.json: annotation \(rootDescriptorAnnotation) must be \"3\"") }

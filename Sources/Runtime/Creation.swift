@@ -14,7 +14,7 @@ struct Creation: ~Copyable {
 
     /// `console`: a connected socket for the terminal's master, or -1; with `consoleIfAsked` it is no error that the document asks for none.
     static func make(
-        _ line: CommandLine, _ options: CommandLine.CreateOptions, console: Int32, consoleIfAsked: Bool = false, _ log: Log
+        _ line: Invocation, _ options: Invocation.CreateOptions, console: Int32, consoleIfAsked: Bool = false, _ log: Log
     ) throws(RuntimeError) -> Creation {
         let plan = try ContainerPlan(id: line.id, options: options)
         let terminal = plan.process.terminal

@@ -4,11 +4,11 @@ import Linux
 /// Where messages go: errors to standard error as one line, and everything to the file of --log, appended, one write a line.
 struct Log {
     private let descriptor: Int32
-    private let format: CommandLine.LogFormat
+    private let format: Invocation.LogFormat
     private let debugging: Bool
 
     /// Without a file only errors are shown.
-    init(_ line: CommandLine) throws(RuntimeError) {
+    init(_ line: Invocation) throws(RuntimeError) {
         format = line.logFormat
         debugging = line.debug
         guard let file = line.logFile else {

@@ -1,5 +1,5 @@
 /// What the command line asks for. Flags are runc's: "--flag value", "--flag=value", single dashes too; "--" ends them.
-struct CommandLine: Equatable {
+struct Invocation: Equatable {
     enum LogFormat: String { case text, json }
 
     enum Command: Equatable {
@@ -121,7 +121,7 @@ struct CommandLine: Equatable {
 
 /// Flags of commands; which command takes which is one table.
 private struct Flags {
-    var create = CommandLine.CreateOptions()
+    var create = Invocation.CreateOptions()
     var detach = false
     var all = false
     var force = false
