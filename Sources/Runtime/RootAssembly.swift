@@ -47,7 +47,8 @@ struct RootAssembly: ~Copyable {
             return try CgroupMount.mount(entry, options, plan.cgroup.group, rootfs)
         }
         let mount = try attempt { () throws(SysError) in
-            try Mounts.filesystem(entry.type, source: entry.source, options: filesystemOptions(entry.type, options.data), attributes: options.set)
+            try Mounts.filesystem(
+                entry.type, source: entry.source, options: filesystemOptions(entry.type, options.data), attributes: options.set)
         }
         let place = try MountPlace.open(entry, isDirectory: true, in: rootfs)
         try attempt { () throws(SysError) in
@@ -130,7 +131,8 @@ struct RootAssembly: ~Copyable {
     func writeSelf(_ name: String, _ text: String) throws(SysError) {
         let resolve = UInt64(RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS)
         let file = Descriptor(
-            owning: try check("open", "/proc/self/\(name)", ctr_openat2(proc.raw, "self/\(name)", UInt64(O_WRONLY | O_CLOEXEC), 0, resolve)))
+            owning: try check("open", "/proc/self/\(name)", ctr_openat2(proc.raw, "self/\(name)", UInt64(O_WRONLY | O_CLOEXEC), 0, resolve))
+        )
         try writeAll(file.raw, Array(text.utf8), name: "/proc/self/\(name)")
     }
 }

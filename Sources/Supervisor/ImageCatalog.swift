@@ -82,6 +82,7 @@ final class ImageCatalog: Sendable {
     /// What `text` names: a reference, an id with or without "sha256:", or the start of exactly one id.
     func resolve(namespace: String, _ text: String, operation: String) throws(SupervisorError) -> (manifest: Digest, name: String?) {
         let names = contents.withLock { $0.names[namespace] ?? [:] }
+        let exitCode: UInt32 = operation == "create container" ? 125 : 1
         if let reference = try? Reference(parsing: text) {
             if let row = names[reference.description], let digest = Digest(row.manifest) { return (digest, row.name) }
             // A name with a digest means that image, whatever the tag says today.
@@ -92,11 +93,11 @@ final class ImageCatalog: Sendable {
             let matches = Set(names.values.map(\.manifest).filter { $0.dropFirst(7).hasPrefix(hex) })
             if matches.count > 1 {
                 throw SupervisorError(
-                    .invalidArgument, operation, text, "id prefix \"\(hex)\" is ambiguous: matches \(matches.count) images", exitCode: 125)
+                    .invalidArgument, operation, text, "id prefix \"\(hex)\" is ambiguous: matches \(matches.count) images", exitCode: exitCode)
             }
             if let only = matches.first, let digest = Digest(only) { return (digest, nil) }
         }
-        throw SupervisorError(.notFound, operation, text.shown, "no such image: \(text.shown)", exitCode: 125)
+        throw SupervisorError(.notFound, operation, text.shown, "no such image: \(text.shown)", exitCode: exitCode)
     }
 
     func message(namespace: String, _ image: LoadedImage) -> Ctr_V1_Image {

@@ -119,9 +119,10 @@ extension Instance {
         // A start that was interrupted is carried on by whoever found this link.
         guard info.started else { return }
         let phase: TaskPhase = info.paused ? .paused : .running
-        if task.row.phase != phase {
-            let topic: Event.Topic = task.row.phase == .starting ? .taskStart : phase == .paused ? .taskPaused : .taskResumed
-            let started = task.row.phase == .starting ? await startedTime() : task.row.started
+        if task.row.phase != phase || task.row.pid != Int32(clamping: info.taskPID) {
+            let topic: Event.Topic =
+                task.row.phase == .starting || task.row.phase == phase ? .taskStart : phase == .paused ? .taskPaused : .taskResumed
+            let started = topic == .taskStart ? await startedTime() : task.row.started
             let changes: [Change] = state.row.phase == .creating ? [.setPhase(id: id, .created)] : []
             if state.row.phase == .creating { state.row.phase = .created }
             await move(to: phase, topic: topic, changes: changes) { task in
