@@ -13,7 +13,9 @@ struct RootAssembly: ~Copyable {
 
     /// Takes this mount namespace away from the host, puts the root file system into it, and mounts all that the document lists.
     static func make(_ plan: ContainerPlan) throws(RuntimeError) -> RootAssembly {
-        let (propagation, recursive) = plan.rootPropagation ?? (.slave, true)
+        var (propagation, recursive) = plan.rootPropagation ?? (.slave, true)
+        // What nobody may bind cannot be bound by us either: that comes at the end, and until then nothing travels.
+        if propagation == .unbindable { propagation = .private }
         try attempt { () throws(SysError) in try Mounts.setPropagationOfAll(propagation, recursive: recursive) }
         // pivot_root wants the mount above the new root to be no peer of any other.
         if propagation == .shared { try attempt { () throws(SysError) in try Mounts.setPropagationOfAll(.private, recursive: false) } }
@@ -35,7 +37,13 @@ struct RootAssembly: ~Copyable {
     private static func openRoot(_ root: ContainerPlan.Root) throws(RuntimeError) -> Descriptor {
         switch root {
         case .descriptor(let number): return Descriptor(owning: number)
-        case .path(let path): return try attempt { () throws(SysError) in try Mounts.bind(path, recursive: true) }
+        case .path(let path):
+            return try attempt { () throws(SysError) in
+                let copy = try Mounts.bind(path, recursive: true)
+                // A copy of a shared mount is its peer: what we mount on it would appear on the host.
+                try Mounts.change(copy, name: path, propagation: .private)
+                return copy
+            }
         }
     }
 
@@ -116,8 +124,9 @@ struct RootAssembly: ~Copyable {
             } else {
                 let host = try Linux.open("/", CTR_O_PATH | O_DIRECTORY)
                 try check("pivot_root to", ".", ctr_pivot_root(".", "."))
-                // The old root now lies over the new one. The host must not see its end.
-                if plan.rootPropagation?.0 == .shared { try Mounts.change(host, name: "old root", propagation: .slave, recursive: true) }
+                // The old root now lies over the new one. The host must not see its end: whatever below it still has peers there would take
+                // theirs along.
+                if plan.rootPropagation != nil { try Mounts.change(host, name: "old root", propagation: .slave, recursive: true) }
                 try Mounts.detachCurrentDirectory()
             }
             try checkErrno("change directory to", "/", chdir("/"))
