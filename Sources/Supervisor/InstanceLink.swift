@@ -51,7 +51,7 @@ extension Instance {
             guard !Task.isCancelled && incarnation == number else { return }
             connection = nil
             newsOfLink()
-            if state.task?.row.phase.hasEnded != true { note { $0.guards = keeperEnded ? .lost : .keeperOnly } }
+            if state.task?.row.phase.hasEnded != true && !keeperEnded { note { $0.guards = .keeperOnly } }
             // The keeper paces its restarts itself; this bounds what a socket that only breaks can cost.
             if failures > 2 { await pause(milliseconds: Int64(min(10 << min(failures, 9), 5000))) }
         }
@@ -170,7 +170,8 @@ extension Instance {
         guard let task = state.task, !task.row.phase.hasEnded else { return }
         note { task in
             task.keeperPID = 0
-            task.guards = connection == nil ? .lost : .shimOnly
+            // Whether the shim lives too, its connection tells.
+            if task.guards == .both { task.guards = .shimOnly }
         }
     }
 
