@@ -3,8 +3,9 @@ import Glibc
 
 /// Stopping, killing and removing.
 extension ContainerCgroup {
-    /// Kills every process in it and below, forks in flight too, and returns without waiting for their end. With version 2 by cgroup.kill (Linux 5.14), without it by
-    /// freezing and signalling each. What a version 1 freezer held is thawed, so that it can die. No error when it is gone.
+    /// Kills every process in it and below, forks in flight too, and returns without waiting for their end. With version 2 by cgroup.kill
+    /// (Linux 5.14), without it by freezing and signalling each. What a version 1 freezer held is thawed, so that it can die. No error when
+    /// it is gone.
     public func kill() throws(SysError) {
         if let unified {
             do throws(SysError) {
@@ -26,12 +27,13 @@ extension ContainerCgroup {
         thawKilled()
     }
 
+    /// A version 1 freezer keeps whoever it caught asleep, the signal pending, until it thaws.
     private func thawKilled() {
         if let freezer = directory("freezer") { try? Self.writeText(freezer + "/freezer.state", "THAWED") }
     }
 
-    /// Waits until no process is left: true, or false after `milliseconds`. By the event of version 2; without version 2 by the end of each process
-    /// that is listed.
+    /// Waits until no process is left: true, or false after `milliseconds`. By the event of version 2; without version 2 by the end of each
+    /// process that is listed.
     public func waitUntilEmpty(milliseconds: Int) throws(SysError) -> Bool {
         let deadline = now(CLOCK_MONOTONIC) + Int64(milliseconds) * 1_000_000
         guard unified != nil else { return try waitForEach(deadline: deadline) }
@@ -73,7 +75,9 @@ extension ContainerCgroup {
     }
 
     private static func isZombie(_ pid: Int32) -> Bool {
-        guard let stat = try? readFile("/proc/\(pid)/stat", limit: 4096), let close = stat.lastIndex(of: UInt8(ascii: ")")) else { return true }
+        guard let stat = try? readFile("/proc/\(pid)/stat", limit: 4096), let close = stat.lastIndex(of: UInt8(ascii: ")")) else {
+            return true
+        }
         return close + 2 < stat.count && stat[close + 2] == UInt8(ascii: "Z")
     }
 
@@ -91,8 +95,8 @@ extension ContainerCgroup {
 
     // MARK: freezing
 
-    /// Stops (or resumes) every process; returns when all are stopped. ETIMEDOUT, thawed again, when that takes longer than `milliseconds`: a
-    /// process in an uninterruptible call holds it up. ENOTSUP when the host has no freezer.
+    /// Stops (or resumes) every process; returns when all are stopped. ETIMEDOUT, thawed again, when that takes longer than `milliseconds`:
+    /// a process in an uninterruptible call holds it up. ENOTSUP when the host has no freezer.
     public func setFrozen(_ frozen: Bool, milliseconds: Int = 10_000) throws(SysError) {
         let deadline = now(CLOCK_MONOTONIC) + Int64(milliseconds) * 1_000_000
         if let freezer = directory("freezer") { return try setFrozenV1(freezer + "/freezer.state", frozen, deadline: deadline) }

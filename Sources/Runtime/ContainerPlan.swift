@@ -84,7 +84,9 @@ struct ContainerPlan {
     ) throws(RuntimeError) -> (Root, Bool) {
         if let text = spec.annotation(rootDescriptorAnnotation) {
             guard text == "3" else { throw RuntimeError("config.json: annotation \(rootDescriptorAnnotation) must be \"3\"") }
-            if options.preservedDescriptors > 0 { throw RuntimeError("--preserve-fds cannot be used when descriptor 3 is the root file system") }
+            if options.preservedDescriptors > 0 {
+                throw RuntimeError("--preserve-fds cannot be used when descriptor 3 is the root file system")
+            }
             var status = stat()
             guard fstat(3, &status) == 0, ctr_s_isdir(status.st_mode) else {
                 throw RuntimeError("annotation \(rootDescriptorAnnotation): descriptor 3 is no directory")
@@ -126,7 +128,8 @@ struct ContainerPlan {
 
     /// The numbers of x86 and arm (getrlimit(2)).
     private static let resources = [
-        "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+        "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE",
+        "RTPRIO", "RTTIME",
     ]
 
     private static func limits(_ entries: [RuntimeSpec.ResourceLimit]) throws(RuntimeError) -> [(String, Int32, UInt64, UInt64)] {

@@ -151,7 +151,9 @@ enum Lifecycle {
         let state = try load(directory)
         let status = try directory.status(state)
         if paused {
-            guard status == .running || status == .created else { throw RuntimeError("cannot pause a container that is \(status.rawValue)") }
+            guard status == .running || status == .created else {
+                throw RuntimeError("cannot pause a container that is \(status.rawValue)")
+            }
         } else if status != .paused {
             throw RuntimeError("cannot resume a container that is \(status.rawValue)")
         }
@@ -167,7 +169,9 @@ enum Lifecycle {
             .init("status", .string(status.rawValue)), .init("bundle", .string(state.bundle)), .init("rootfs", .string(state.rootfs)),
             .init("created", .string(state.created)),
         ]
-        if !state.annotations.isEmpty { members.append(.init("annotations", .object(state.annotations.map { .init($0.key, .string($0.value)) }))) }
+        if !state.annotations.isEmpty {
+            members.append(.init("annotations", .object(state.annotations.map { .init($0.key, .string($0.value)) })))
+        }
         members.append(.init("owner", "root"))
         return .object(members)
     }
@@ -186,13 +190,15 @@ enum Lifecycle {
                 let directory = try StateDirectory.open(root: line.root, id: id)
                 guard let state = try directory.read() else { continue }
                 found.append((state, try directory.status(state)))
-            } catch where error != RuntimeError.noContainer { log.error("\(id): \(error.message)") }
+            } catch  where error != RuntimeError.noContainer { log.error("\(id): \(error.message)") }
         }
         if quiet { return Array(found.map { $0.0.id + "\n" }.joined().utf8) }
         if json { return JSON.array(found.map { describe($0.0, $0.1) }).encoded() + [0x0a] }
         var rows = [["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]]
         for (state, status) in found {
-            rows.append([state.id, "\(status == .stopped ? 0 : state.initial?.pid ?? 0)", status.rawValue, state.bundle, state.created, "root"])
+            rows.append([
+                state.id, "\(status == .stopped ? 0 : state.initial?.pid ?? 0)", status.rawValue, state.bundle, state.created, "root",
+            ])
         }
         return table(rows)
     }

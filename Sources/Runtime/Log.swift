@@ -15,7 +15,9 @@ struct Log {
             descriptor = -1
             return
         }
-        descriptor = try attempt { () throws(SysError) in try Linux.open(file, O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY, mode: 0o600).release() }
+        descriptor = try attempt { () throws(SysError) in
+            try Linux.open(file, O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY, mode: 0o600).release()
+        }
     }
 
     /// Before the command line is understood.

@@ -68,7 +68,8 @@ public enum Runtime {
         }
     }
 
-    private static func run(_ line: Invocation, _ options: Invocation.CreateOptions, detach: Bool, _ log: Log) throws(RuntimeError) -> Int32 {
+    private static func run(_ line: Invocation, _ options: Invocation.CreateOptions, detach: Bool, _ log: Log) throws(RuntimeError) -> Int32
+    {
         if detach {
             let console = try connect(options).release()
             defer { if console >= 0 { close(console) } }
@@ -76,7 +77,9 @@ public enum Runtime {
             try startOrDelete(creation.directory, log)
             return 0
         }
-        if options.consoleSocket != nil { throw RuntimeError("cannot use --console-socket: run without --detach shows the terminal itself") }
+        if options.consoleSocket != nil {
+            throw RuntimeError("cannot use --console-socket: run without --detach shows the terminal itself")
+        }
         let signals = try Foreground.openSignals()
         let ends = try attempt { () throws(SysError) in try Channel.pair() }
         let creation = try Creation.make(line, options, console: ends.theirs.raw, consoleIfAsked: true, log)

@@ -6,8 +6,8 @@ import OCI
 
 /// Compiled seccomp programs in ROOT/.seccomp: compiling a usual profile costs some milliseconds, reading it back some microseconds.
 ///
-/// A file is named by a hash and holds the whole text that it was compiled from, so a collision is seen. What is not exactly ours (owner, mode,
-/// length, checksum) counts as absent.
+/// A file is named by a hash and holds the whole text that it was compiled from, so a collision is seen. What is not exactly ours (owner,
+/// mode, length, checksum) counts as absent.
 struct SeccompCache: ~Copyable {
     private let root: Descriptor
     private static let directory = ".seccomp"

@@ -285,6 +285,49 @@ def test_mount_points_are_not_made_through_links(bundle):
     assert os.listdir(canary) == []
 
 
+def test_swapped_mount_points_never_lead_outside(bundle):
+    """Two containers share a volume, and one of them swaps a component of the other's mount point for a link, all the time."""
+    canary, volume = bundle.base / "canary", bundle.base / "volume"
+    canary.mkdir()
+    (volume / "a").mkdir(parents=True)
+    (volume / "b").symlink_to(canary)
+    bundle.spec["mounts"] += [{"destination": "/v", "type": "bind", "source": str(volume), "options": ["rbind", "rprivate"]},
+                              {"destination": "/v/a", "type": "tmpfs", "source": "tmpfs"}, {"destination": "/v/a/new/file", "type": "bind", "source": "/etc/hostname"},
+                              {"destination": "/v/a/deep/er", "type": "tmpfs", "source": "tmpfs"}]
+    bundle.linux["readonlyPaths"] += ["/v/a"]
+    bundle.linux["maskedPaths"] += ["/v/b"]
+    before = Path("/proc/self/mountinfo").read_text()
+    swapper = subprocess.Popen(["/usr/bin/python3", "-c", "import ctypes, sys\nc = ctypes.CDLL(None)\nprint(flush=True)\n"
+                                "while True: c.renameat2(-100, sys.argv[1].encode(), -100, sys.argv[2].encode(), 2)", volume / "a", volume / "b"], stdout=subprocess.PIPE)
+    try:
+        swapper.stdout.readline()
+        ended = {bundle.run().returncode for _ in range(200)}
+    finally:
+        swapper.kill()
+        swapper.wait()
+        swapper.stdout.close()
+    assert ended <= {0, 1} and 0 in ended
+    assert list(canary.iterdir()) == [] and Path("/proc/self/mountinfo").read_text() == before
+
+
+@pytest.mark.parametrize("propagation", ["", "private", "rslave", "shared", "rshared", "unbindable"])
+def test_propagation_of_the_root_leaves_the_host_alone(bundle, propagation):
+    """On a host, as a mount namespace of the test, where every mount is shared."""
+    bundle.linux["rootfsPropagation"] = propagation
+    bundle.shell("echo run").write()
+    script = 'mount --make-rshared / && cat /proc/self/mountinfo > $0/before && "$@"; echo $?; cat /proc/self/mountinfo > $0/after'
+    result = subprocess.run(["unshare", "-m", "sh", "-c", script, bundle.base, *bundle.command("run", "-b", bundle.path, "c1")], capture_output=True, text=True,
+                            stdin=subprocess.DEVNULL)
+    assert result.stdout == "run\n0\n", result
+    assert (bundle.base / "before").read_text() == (bundle.base / "after").read_text()
+
+
+def test_without_pivot_root(bundle):
+    bundle.shell("ls /; cd ..; pwd")
+    result = bundle.ctrun("run", "--no-pivot", "-b", bundle.path, "c1")
+    assert result.returncode == 0 and result.stdout.splitlines()[-1] == "/"
+
+
 def test_dev_null_of_the_image_is_not_the_mask(bundle):
     (bundle.rootfs / "dev/null").symlink_to("/proc/sys/kernel/core_pattern")
     assert bundle.output("head -c 5 /proc/keys; head -c 5 /proc/timer_list") == ""

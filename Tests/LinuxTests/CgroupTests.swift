@@ -18,7 +18,10 @@ final class CgroupTests: XCTestCase {
         XCTAssertEqual(
             CgroupHierarchies(mountinfo: Array(text.utf8)),
             CgroupHierarchies(
-                v1: [.init(controllers: "cpu,cpuacct", mountPoint: "/sys/fs/cgroup/cpu,cpuacct"), .init(controllers: "name=systemd", mountPoint: "/sys/fs/cgroup/sys temd")],
+                v1: [
+                    .init(controllers: "cpu,cpuacct", mountPoint: "/sys/fs/cgroup/cpu,cpuacct"),
+                    .init(controllers: "name=systemd", mountPoint: "/sys/fs/cgroup/sys temd"),
+                ],
                 unified: "/sys/fs/cgroup/unified"))
     }
 
@@ -29,7 +32,9 @@ final class CgroupTests: XCTestCase {
         XCTAssertNoThrow(try ContainerCgroup.validate("/ctrd/default/c1"))
     }
 
-    private func rule(_ allow: Bool, _ kind: DeviceRule.Kind, _ major: UInt32?, _ minor: UInt32?, _ access: DeviceRule.Access = .all) -> DeviceRule {
+    private func rule(_ allow: Bool, _ kind: DeviceRule.Kind, _ major: UInt32?, _ minor: UInt32?, _ access: DeviceRule.Access = .all)
+        -> DeviceRule
+    {
         DeviceRule(allow: allow, kind: kind, major: major, minor: minor, access: access)
     }
 
@@ -51,7 +56,9 @@ final class CgroupTests: XCTestCase {
 
     /// The program in the kernel: a process in the group opens what is allowed and nothing else.
     func testDeviceProgramInTheKernel() throws {
-        guard geteuid() == 0, let unified = try CgroupHierarchies().unified else { throw XCTSkip("needs root and version 2 control groups") }
+        guard geteuid() == 0, let unified = try CgroupHierarchies().unified else {
+            throw XCTSkip("needs root and version 2 control groups")
+        }
         let path = "\(unified)/ctrd-device-test-\(getpid())"
         XCTAssertEqual(mkdir(path, 0o755), 0)
         defer { rmdir(path) }

@@ -65,7 +65,8 @@ final class RuntimeSpecTests: XCTestCase {
     }
 
     func testWhatIsNotDoneIsNamed() throws {
-        let spec = try spec("{\"ociVersion\":\"1.0.2\",\"linux\":{\"intelRdt\":{},\"uidMappings\":[]},\"process\":{\"cwd\":\"/\",\"selinuxLabel\":\"\"}}")
+        let spec = try spec(
+            "{\"ociVersion\":\"1.0.2\",\"linux\":{\"intelRdt\":{},\"uidMappings\":[]},\"process\":{\"cwd\":\"/\",\"selinuxLabel\":\"\"}}")
         XCTAssertEqual(spec.unsupported, ["linux.intelRdt"])
     }
 

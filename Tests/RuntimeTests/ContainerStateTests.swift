@@ -15,7 +15,8 @@ final class ContainerStateTests: XCTestCase {
         spec.hooks.poststop = [hook]
         let group = ContainerCgroup(v1: [.init(controllers: "cpu,cpuacct", path: "/sys/a")], unified: "/sys/u")
         return ContainerState(
-            id: "c", bundle: "/b", rootfs: "", created: "now", bootID: "boot", creator: ProcessIdentity(pid: 5, startTime: .max), cgroup: group, spec: spec)
+            id: "c", bundle: "/b", rootfs: "", created: "now", bootID: "boot", creator: ProcessIdentity(pid: 5, startTime: .max),
+            cgroup: group, spec: spec)
     }
 
     func testRoundTrip() throws {

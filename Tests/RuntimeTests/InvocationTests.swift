@@ -7,7 +7,8 @@ final class InvocationTests: XCTestCase {
     private func parse(_ text: String) throws -> Invocation { try Invocation(text.split(separator: " ").map(String.init)) }
 
     func testFlagsInAllTheirForms() throws {
-        let line = try parse("--root /r --log=/l --log-format json --debug create --bundle=/b --pid-file p --preserve-fds 2 --no-pivot=false id")
+        let line = try parse(
+            "--root /r --log=/l --log-format json --debug create --bundle=/b --pid-file p --preserve-fds 2 --no-pivot=false id")
         XCTAssertEqual(line.root, "/r")
         XCTAssertEqual(line.logFile, "/l")
         XCTAssertEqual(line.logFormat, .json)
@@ -33,8 +34,10 @@ final class InvocationTests: XCTestCase {
 
     func testRefusals() {
         for text in [
-            "odd", "create", "create a b", "create --odd a", "state ../a", "state .a", "state a/b", "kill a 0", "kill a 65", "kill a WHAT", "--root", "create --bundle",
-            "--log-format x list", "--systemd-cgroup create a", "list -f yaml", "create --preserve-fds -1 a", "start --force a", "delete --force=maybe a",
+            "odd", "create", "create a b", "create --odd a", "state ../a", "state .a", "state a/b", "kill a 0", "kill a 65", "kill a WHAT",
+            "--root", "create --bundle",
+            "--log-format x list", "--systemd-cgroup create a", "list -f yaml", "create --preserve-fds -1 a", "start --force a",
+            "delete --force=maybe a",
         ] { XCTAssertThrowsError(try parse(text), text) }
     }
 

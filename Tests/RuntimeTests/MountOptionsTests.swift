@@ -43,12 +43,17 @@ final class MountOptionsTests: XCTestCase {
 
     func testKernelParameters() {
         func allowed(_ key: String, _ value: String = "1", ipc: Bool = false, network: Bool = false, uts: Bool = false) -> Bool {
-            do throws(RuntimeError) { try Sysctl.check(RuntimeSpec.KeyValue(key, value), ipc: ipc, network: network, uts: uts) } catch { return false }
+            do throws(RuntimeError) { try Sysctl.check(RuntimeSpec.KeyValue(key, value), ipc: ipc, network: network, uts: uts) } catch {
+                return false
+            }
             return true
         }
         XCTAssertTrue(allowed("net.ipv4.ip_forward", network: true) && allowed("net/ipv4/conf/eth0.1/forwarding", network: true))
-        XCTAssertTrue(allowed("kernel.shmmax", ipc: true) && allowed("fs.mqueue.msg_max", ipc: true) && allowed("kernel.domainname", uts: true))
-        for key in ["net.ipv4.ip_forward", "kernel.shmmax", "kernel.core_pattern", "vm.swappiness", "kernel.domainname"] { XCTAssertFalse(allowed(key), key) }
+        XCTAssertTrue(
+            allowed("kernel.shmmax", ipc: true) && allowed("fs.mqueue.msg_max", ipc: true) && allowed("kernel.domainname", uts: true))
+        for key in ["net.ipv4.ip_forward", "kernel.shmmax", "kernel.core_pattern", "vm.swappiness", "kernel.domainname"] {
+            XCTAssertFalse(allowed(key), key)
+        }
         for key in ["net", "net.", ".net", "net..x", "net/../kernel/core_pattern", "net.ipv4.x\n", "net/ipv4 /x"] {
             XCTAssertFalse(allowed(key, network: true), key)
         }
