@@ -15,10 +15,22 @@ struct Failure: Error, Equatable, Sendable {
         self.code = code
     }
 
-    /// `fallback` is the status when the error does not bring its own: 125 for `run`, 1 for the others.
-    init(_ error: ClientError, fallback: Int32 = Failure.general) {
-        self.init(error.description, code: error.exitCode ?? fallback)
+    /// The status is the one that the manager asks for, if `statuses` heeds it, else that of the command.
+    init(_ error: ClientError, _ statuses: Statuses = .plain) {
+        self.init(error.description, code: statuses.heedsManager ? error.exitCode ?? statuses.failure : statuses.failure)
     }
+}
+
+/// What a command exits with when it fails.
+struct Statuses: Equatable, Sendable {
+    /// When the error brings no status of its own.
+    let failure: Int32
+    /// Whether 125, 126 and 127 of ErrorInfo count: the command is about the start of a container.
+    let heedsManager: Bool
+
+    static let plain = Statuses(failure: Failure.general, heedsManager: false)
+    static let start = Statuses(failure: Failure.general, heedsManager: true)
+    static let run = Statuses(failure: Failure.usage, heedsManager: true)
 }
 
 extension ClientError {

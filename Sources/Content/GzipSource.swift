@@ -24,7 +24,8 @@ public struct ExpansionLimit: Sendable {
 public final class GzipSource: ByteSource {
     private let upstream: any ByteSource
     private let limit: ExpansionLimit
-    private var stream = z_stream()
+    /// At an address that does not change: zlib remembers it.
+    private let stream: UnsafeMutablePointer<z_stream>
     private let input: UnsafeMutableRawBufferPointer
     private var betweenMembers = false
     private var ended = false
@@ -35,23 +36,26 @@ public final class GzipSource: ByteSource {
         self.upstream = upstream
         self.limit = limit
         input = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 64)
+        stream = .allocate(capacity: 1)
+        stream.initialize(to: z_stream())
         // 16 + 15: gzip framing only, largest window.
-        guard inflateInit2_(&stream, 31, ZLIB_VERSION, Int32(MemoryLayout<z_stream>.size)) == Z_OK else {
+        guard inflateInit2_(stream, 31, ZLIB_VERSION, Int32(MemoryLayout<z_stream>.size)) == Z_OK else {
             throw ContentError(.system(12), "inflate", "", "zlib could not be set up")
         }
     }
 
     deinit {
-        inflateEnd(&stream)
+        inflateEnd(stream)
+        stream.deallocate()
         input.deallocate()
     }
 
     public func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
         guard !ended, buffer.count > 0 else { return 0 }
-        stream.next_out = buffer.baseAddress?.assumingMemoryBound(to: UInt8.self)
-        stream.avail_out = UInt32(buffer.count)
-        while stream.avail_out == UInt32(buffer.count) {
-            if stream.avail_in == 0 {
+        stream.pointee.next_out = buffer.baseAddress?.assumingMemoryBound(to: UInt8.self)
+        stream.pointee.avail_out = UInt32(buffer.count)
+        while stream.pointee.avail_out == UInt32(buffer.count) {
+            if stream.pointee.avail_in == 0 {
                 let got = try upstream.read(into: input)
                 if got == 0 {
                     guard betweenMembers else { throw ContentError(.corrupt, "inflate", "", "the gzip stream is truncated") }
@@ -59,23 +63,24 @@ public final class GzipSource: ByteSource {
                     return 0
                 }
                 taken += Int64(got)
-                stream.next_in = input.baseAddress?.assumingMemoryBound(to: UInt8.self)
-                stream.avail_in = UInt32(got)
+                stream.pointee.next_in = input.baseAddress?.assumingMemoryBound(to: UInt8.self)
+                stream.pointee.avail_in = UInt32(got)
             }
             if betweenMembers {
-                inflateReset(&stream)
+                inflateReset(stream)
                 betweenMembers = false
             }
-            let result = inflate(&stream, Z_NO_FLUSH)
+            let result = inflate(stream, Z_NO_FLUSH)
             switch result {
             case Z_OK: break
             case Z_STREAM_END: betweenMembers = true
-            case Z_BUF_ERROR where stream.avail_in == 0: break
+            case Z_BUF_ERROR where stream.pointee.avail_in == 0: break
             default:
-                throw ContentError(.corrupt, "inflate", "", stream.msg.map { "gzip: " + String(cString: $0) } ?? "malformed gzip stream")
+                throw ContentError(
+                    .corrupt, "inflate", "", stream.pointee.msg.map { "gzip: " + String(cString: $0) } ?? "malformed gzip stream")
             }
         }
-        let count = buffer.count - Int(stream.avail_out)
+        let count = buffer.count - Int(stream.pointee.avail_out)
         given += Int64(count)
         guard limit.allows(output: given, input: taken) else {
             throw ContentError(

@@ -35,18 +35,27 @@ struct TarHeader {
         }
         type = block[156]
         let name = Self.text(block[0..<100])
-        let prefix = dialect == .ustar ? Self.text(block[345..<500]) : []
+        let prefix = Self.text(block[345..<500])
+        // Some readers take it for a part of the name all the same.
+        if dialect != .ustar && !prefix.isEmpty { throw Malformed(cause: "a name prefix in a format that has none") }
         path = prefix.isEmpty ? name : prefix + [UInt8(ascii: "/")] + name
         link = Self.text(block[157..<257])
-        mode = UInt32(truncatingIfNeeded: try Self.number(block[100..<108], "mode") & 0o7777)
+        if name.isEmpty && !prefix.isEmpty { throw Malformed(cause: "a name prefix without a name") }
+        // Some writers put the type of the file in front of the permissions.
+        let modeField = try Self.number(block[100..<108], "mode")
+        guard modeField >= 0, modeField <= 0o7_777_777 else { throw Malformed(cause: "mode is out of range") }
+        mode = UInt32(modeField & 0o7777)
         uid = try Self.number(block[108..<116], "uid")
         gid = try Self.number(block[116..<124], "gid")
         size = try Self.number(block[124..<136], "size")
         guard size >= 0 else { throw Malformed(cause: "negative size") }
         modified = try Self.number(block[136..<148], "mtime")
+        // Read for every type: a reader that takes a malformed field for the end of the archive would see fewer entries.
+        let major = dialect == .v7 ? 0 : try Self.number(block[329..<337], "devmajor")
+        let minor = dialect == .v7 ? 0 : try Self.number(block[337..<345], "devminor")
         let isDevice = type == UInt8(ascii: "3") || type == UInt8(ascii: "4")
-        deviceMajor = isDevice ? try Self.number(block[329..<337], "devmajor") : 0
-        deviceMinor = isDevice ? try Self.number(block[337..<345], "devminor") : 0
+        deviceMajor = isDevice ? major : 0
+        deviceMinor = isDevice ? minor : 0
     }
 
     /// The sum of all bytes with the checksum field taken as spaces; some old writers added signed bytes.

@@ -43,8 +43,11 @@ struct PaxRecords {
             return
         }
         if name.hasPrefix("GNU.sparse.") { throw Malformed(cause: "sparse files are not supported") }
-        // An empty value takes the record back: the header's own field counts.
-        if value.isEmpty { return }
+        // By pax(1) an empty value takes the record back; not every reader knows, and here it would matter.
+        if value.isEmpty {
+            if ["path", "linkpath", "size"].contains(name) { throw Malformed(cause: "PAX \(name) is empty") }
+            return
+        }
         switch name {
         case "path": path = try Self.text(value, name)
         case "linkpath": link = try Self.text(value, name)

@@ -10,6 +10,8 @@ public final class TarReader {
 
     public static let entryLimit = 1_000_000
     static let extensionLimit: Int64 = 1 << 20
+    /// No file is larger; so sums of sizes cannot overflow.
+    static let sizeLimit: Int64 = 1 << 50
 
     public init(_ source: any ByteSource) { self.source = BufferedSource(source) }
 
@@ -155,10 +157,17 @@ public final class TarReader {
             throw tooLarge("a path is longer than \(TreePath.byteLimit) bytes")
         }
         let size = records.size ?? header.size
+        if size > Self.sizeLimit { throw tooLarge("an entry of \(size) bytes") }
         let kind: TarEntry.Kind
         switch header.type {
         case UInt8(ascii: "0"), 0, UInt8(ascii: "7"):
-            kind = header.dialect == .v7 && path.last == UInt8(ascii: "/") ? .directory : .file
+            // What came before ustar had no type for directories. Elsewhere readers disagree about such a name.
+            let isDirectory = path.last == UInt8(ascii: "/")
+            let isDirectoryInHeader = header.path.last == UInt8(ascii: "/")
+            if (isDirectory || isDirectoryInHeader) && (header.type != 0 || size != 0 || isDirectory != isDirectoryInHeader) {
+                throw malformed("a file with the name of a directory")
+            }
+            kind = isDirectory ? .directory : .file
         case UInt8(ascii: "1"): kind = .hardLink
         case UInt8(ascii: "2"): kind = .symbolicLink
         case UInt8(ascii: "3"): kind = .characterDevice

@@ -1,9 +1,10 @@
 import Snapshots
 
 extension ImageStore {
-    /// Resolves `USER[:GROUP]` with the /etc/passwd and /etc/group of the image's layers. An empty text is root. Numbers need no entries;
-    /// names do.
+    /// Resolves `USER[:GROUP]` with the /etc/passwd and /etc/group of the image's layers. An empty text is what the image says, and root
+    /// when it says nothing. Numbers need no entries; names do.
     public func resolveUser(_ user: String, image: LoadedImage) throws -> ResolvedUser {
+        let user = user.isEmpty ? image.configuration.user.untrusted : user
         do {
             let view = try snapshots.view(image.chainIDs)
             let database = UserDatabase(

@@ -3,9 +3,9 @@ import Glibc
 
 /// The control groups of one container: the directory `path` in every version 1 hierarchy and in version 2.
 ///
-/// Made with `create`, it is found again from its `path` alone, by any process and after any crash; every operation can be repeated. What the
-/// hierarchies disagree about, version 2 decides when it is there, also on hybrid hosts: it knows emptiness by an event and kills at once.
-/// The calls may block for the milliseconds that the kernel takes for its own locks, and for the stated bounds.
+/// Made with `create`, it is found again from its `path` alone, by any process and after any crash; every operation can be repeated. What
+/// the hierarchies disagree about, version 2 decides when it is there, also on hybrid hosts: it knows emptiness by an event and kills at
+/// once. The calls may block for the milliseconds that the kernel takes for its own locks, and for the stated bounds.
 public struct ContainerCgroup: Sendable, Equatable {
     /// One directory in a version 1 hierarchy.
     public struct Directory: Sendable, Equatable {
@@ -27,8 +27,8 @@ public struct ContainerCgroup: Sendable, Equatable {
     /// Absolute path of the version 2 directory.
     public let unified: String?
 
-    /// `path` is absolute, seen from the root of each hierarchy: "/ctrd/default/c1". EINVAL for "/", "..", empty components, control characters
-    /// or more than 1024 bytes.
+    /// `path` is absolute, seen from the root of each hierarchy: "/ctrd/default/c1". EINVAL for "/", "..", empty components, control
+    /// characters or more than 1024 bytes.
     public init(_ path: String, in hierarchies: CgroupHierarchies) throws(SysError) {
         try Self.validate(path)
         self.init(
@@ -62,14 +62,12 @@ public struct ContainerCgroup: Sendable, Equatable {
 
     // MARK: making
 
-    /// Makes every directory (and its parents), then writes the limits. What exists already is used as it is: a container cannot have been in
-    /// it when the caller owns the name. ENOTSUP for a limit whose controller the host does not have. After an error call `remove`.
+    /// Makes every directory (and its parents), then writes the limits. What exists already is used as it is: a container cannot have been
+    /// in it when the caller owns the name. ENOTSUP for a limit whose controller the host does not have. After an error call `remove`.
     public func create(_ limits: CgroupLimits) throws(SysError) {
         for directory in v1 {
-            let name = directory.path
-            try Self.makeDirectories(name) { (made) throws(SysError) in
-                if directory.has("cpuset") { try Self.inheritCpuset(made) }
-            }
+            try Self.makeDirectories(directory.path)
+            if directory.has("cpuset") { try Self.fillCpuset(directory.path) }
         }
         if let unified { try Self.makeDirectories(unified) }
         try write(limits)
@@ -81,31 +79,32 @@ public struct ContainerCgroup: Sendable, Equatable {
         try limits.writeV2(self)
     }
 
-    /// Makes `path` and what is missing above it; `made` is called for each directory that is new, from the top.
-    private static func makeDirectories(_ path: String, made: (String) throws(SysError) -> Void = { _ in }) throws(SysError) {
-        if mkdir(path, 0o755) < 0 {
-            if errno == EEXIST { return }
+    /// Makes `path` and what is missing above it.
+    private static func makeDirectories(_ path: String) throws(SysError) {
+        // Somebody else's removal of an empty parent may come between its making and its use.
+        for _ in 0..<16 {
+            if mkdir(path, 0o755) == 0 || errno == EEXIST { return }
             let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")) ?? path.utf8.startIndex
             guard errno == ENOENT, slash > path.utf8.startIndex else { throw SysError("create control group", path, code: errno) }
-            try makeDirectories(String(path[..<slash]), made: made)
-            // Another container's creation may have come first.
-            if mkdir(path, 0o755) < 0 && errno != EEXIST { throw SysError("create control group", path, code: errno) }
+            try makeDirectories(String(path[..<slash]))
         }
-        try made(path)
+        throw SysError("create control group", path, code: ENOENT)
     }
 
-    /// A new version 1 cpuset is empty, and nothing may enter it, unless its parent says that children are clones.
-    private static func inheritCpuset(_ path: String) throws(SysError) {
+    /// A new version 1 cpuset is empty, and nothing may enter it, unless its parent says that children are clones. A parent may be empty
+    /// too, when its maker died. The processors are written last: where they are, all is.
+    private static func fillCpuset(_ path: String) throws(SysError) {
         if try !readText(path + "/cpuset.cpus").isEmpty { return }
-        guard let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")) else { return }
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            try writeText("\(path)/\(file)", try readText("\(path[..<slash])/\(file)"))
-        }
+        guard let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")), slash > path.utf8.startIndex else { return }
+        let parent = String(path[..<slash])
+        // The root of the hierarchy never is empty; above it there is no such file.
+        try fillCpuset(parent)
+        for file in ["cpuset.mems", "cpuset.cpus"] { try writeText("\(path)/\(file)", try readText("\(parent)/\(file)")) }
         try writeText(path + "/cgroup.clone_children", "1")
     }
 
-    /// Descriptors to which a process with one thread writes "0" to enter the version 1 directories; each is close-on-exec and the caller's.
-    /// For version 2 clone3 takes `openUnified`.
+    /// Descriptors to which a process with one thread writes "0" to enter the version 1 directories; each is close-on-exec and the
+    /// caller's. For version 2 clone3 takes `openUnified`.
     public func openEntrances() throws(SysError) -> [Int32] {
         var entrances: [Int32] = []
         for directory in v1 {
@@ -151,9 +150,6 @@ public struct ContainerCgroup: Sendable, Equatable {
         return pids
     }
 
-    /// Whether `pid` is in it or below, now. Asked after a pidfd of it was opened, it says whom the pidfd names.
-    public func contains(_ pid: Int32) throws(SysError) -> Bool { try processes().contains(pid) }
-
     private static func collect(_ path: String, into pids: inout [Int32], depth: Int) throws(SysError) {
         let text: [UInt8]
         do throws(SysError) { text = try readFile(path + "/cgroup.procs", limit: 1 << 20) } catch {
@@ -192,8 +188,8 @@ public struct ContainerCgroup: Sendable, Equatable {
         }
     }
 
-    /// Descriptor of cgroup.events: poll(2) reports POLLPRI on it when `isPopulated` or `isFrozen` changed (read it again from offset 0 after each).
-    /// nil without version 2.
+    /// Descriptor of cgroup.events: poll(2) reports POLLPRI on it when `isPopulated` or `isFrozen` changed (read it again from offset 0
+    /// after each). nil without version 2.
     public func openEvents() throws(SysError) -> Descriptor? {
         guard let unified else { return nil }
         return try Linux.open(unified + "/cgroup.events", O_RDONLY)

@@ -4,14 +4,13 @@ import Glibc
 /// Stopping, killing and removing.
 extension ContainerCgroup {
     /// Kills every process in it and below, forks in flight too, and returns without waiting for their end. With version 2 by cgroup.kill
-    /// (Linux 5.14), without it by freezing, signalling each and thawing. What a freezer holds is thawed to die. No error when it is gone.
+    /// (Linux 5.14), without it by freezing and signalling each. What a version 1 freezer held is thawed, so that it can die. No error when
+    /// it is gone.
     public func kill() throws(SysError) {
         if let unified {
             do throws(SysError) {
                 try Self.writeText(unified + "/cgroup.kill", "1")
-                // A version 1 freezer keeps whoever it caught asleep, the signal pending, until it thaws.
-                if let freezer = directory("freezer") { try? Self.writeText(freezer + "/freezer.state", "THAWED") }
-                return
+                return thawKilled()
             } catch {
                 if error.code != ENOENT && error.code != ENODEV { throw error }
                 // Either the group is gone, or the kernel is older than the file.
@@ -23,14 +22,18 @@ extension ContainerCgroup {
 
     /// Frozen, no process can fork past the list; the signal is delivered by the thaw.
     private func killEach() throws(SysError) {
-        let freezer = directory("freezer")
-        if let freezer { try? Self.writeText(freezer + "/freezer.state", "FROZEN") }
+        if let freezer = directory("freezer") { try? Self.writeText(freezer + "/freezer.state", "FROZEN") }
         for pid in try processes() { _ = Glibc.kill(pid, SIGKILL) }
-        if let freezer { try? Self.writeText(freezer + "/freezer.state", "THAWED") }
+        thawKilled()
     }
 
-    /// Waits until no process is left: true, or false after `milliseconds`. By the event of version 2; without version 2 by the end of each process
-    /// that is listed.
+    /// A version 1 freezer keeps whoever it caught asleep, the signal pending, until it thaws.
+    private func thawKilled() {
+        if let freezer = directory("freezer") { try? Self.writeText(freezer + "/freezer.state", "THAWED") }
+    }
+
+    /// Waits until no process is left: true, or false after `milliseconds`. By the event of version 2; without version 2 by the end of each
+    /// process that is listed.
     public func waitUntilEmpty(milliseconds: Int) throws(SysError) -> Bool {
         let deadline = now(CLOCK_MONOTONIC) + Int64(milliseconds) * 1_000_000
         guard unified != nil else { return try waitForEach(deadline: deadline) }
@@ -72,7 +75,9 @@ extension ContainerCgroup {
     }
 
     private static func isZombie(_ pid: Int32) -> Bool {
-        guard let stat = try? readFile("/proc/\(pid)/stat", limit: 4096), let close = stat.lastIndex(of: UInt8(ascii: ")")) else { return true }
+        guard let stat = try? readFile("/proc/\(pid)/stat", limit: 4096), let close = stat.lastIndex(of: UInt8(ascii: ")")) else {
+            return true
+        }
         return close + 2 < stat.count && stat[close + 2] == UInt8(ascii: "Z")
     }
 
@@ -90,8 +95,8 @@ extension ContainerCgroup {
 
     // MARK: freezing
 
-    /// Stops (or resumes) every process; returns when all are stopped. ETIMEDOUT, thawed again, when that takes longer than `milliseconds`: a
-    /// process in an uninterruptible call holds it up. ENOTSUP when the host has no freezer.
+    /// Stops (or resumes) every process; returns when all are stopped. ETIMEDOUT, thawed again, when that takes longer than `milliseconds`:
+    /// a process in an uninterruptible call holds it up. ENOTSUP when the host has no freezer.
     public func setFrozen(_ frozen: Bool, milliseconds: Int = 10_000) throws(SysError) {
         let deadline = now(CLOCK_MONOTONIC) + Int64(milliseconds) * 1_000_000
         if let freezer = directory("freezer") { return try setFrozenV1(freezer + "/freezer.state", frozen, deadline: deadline) }

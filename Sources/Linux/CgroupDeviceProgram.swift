@@ -1,8 +1,8 @@
 import CLinux
 import Glibc
 
-/// Device rules for version 2: a BPF program that the kernel asks at every mknod and open of a device node (bpf(2), BPF_PROG_TYPE_CGROUP_DEVICE).
-/// The last rule that speaks about a request decides; without one the answer is no.
+/// Device rules for version 2: a BPF program that the kernel asks at every mknod and open of a device node (bpf(2),
+/// BPF_PROG_TYPE_CGROUP_DEVICE). The last rule that speaks about a request decides; without one the answer is no.
 struct DeviceProgram {
     /// `struct bpf_insn`: code, registers (source in the upper half), offset, immediate.
     struct Instruction: Equatable {

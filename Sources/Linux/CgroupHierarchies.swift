@@ -45,7 +45,8 @@ public struct CgroupHierarchies: Sendable, Equatable {
                 if unified == nil { unified = mountPoint }
                 continue
             }
-            let controllers = String(decoding: tail[2], as: UTF8.self).split(separator: ",").filter(Self.isController).joined(separator: ",")
+            let controllers = String(decoding: tail[2], as: UTF8.self).split(separator: ",").filter(Self.isController).joined(
+                separator: ",")
             if controllers.isEmpty || v1.contains(where: { $0.controllers == controllers }) { continue }
             v1.append(Hierarchy(controllers: controllers, mountPoint: mountPoint))
         }

@@ -66,7 +66,9 @@ public enum Mounts {
 
     /// A detached copy of the mount at a path of the host, with all below it when `recursive`. Links are followed.
     public static func bind(_ path: String, recursive: Bool) throws(SysError) -> Descriptor {
-        Descriptor(owning: try check("bind", path, ctr_open_tree(AT_FDCWD, path, openTreeClone | UInt32(O_CLOEXEC) | (recursive ? Self.recursive : 0))))
+        Descriptor(
+            owning: try check(
+                "bind", path, ctr_open_tree(AT_FDCWD, path, openTreeClone | UInt32(O_CLOEXEC) | (recursive ? Self.recursive : 0))))
     }
 
     /// The same of what a descriptor names, O_PATH or a mount's. It must be attached in this mount namespace (before Linux 6.15).

@@ -113,20 +113,33 @@ public struct RootFS: ~Copyable, Sendable {
             })
     }
 
-    /// Removes `name` in `directory` and everything below it, following nothing. Not there: no error. Deep trees cost one descriptor a level, at most `depth`.
-    public static func removeTree(_ directory: Int32, _ name: String, depth: Int = 512) throws(SysError) {
-        if unlinkat(directory, name, 0) == 0 || errno == ENOENT { return }
-        guard errno == EISDIR || errno == EPERM else { throw SysError("remove", name, code: errno) }
-        if depth == 0 { throw SysError("remove", name, code: ELOOP) }
-        if unlinkat(directory, name, AT_REMOVEDIR) == 0 || errno == ENOENT { return }
-        guard errno == ENOTEMPTY || errno == EEXIST else { throw SysError("remove", name, code: errno) }
-        let child = try openBeneath(directory, name, O_RDONLY | O_DIRECTORY)
-        for entry in try entries(of: child.raw) { try removeTree(child.raw, entry, depth: depth - 1) }
-        if unlinkat(directory, name, AT_REMOVEDIR) < 0 && errno != ENOENT { throw SysError("remove", name, code: errno) }
+    /// Removes `name` in `directory` and everything below it, following nothing. Not there: no error. Names are bytes, whatever they spell.
+    /// A level costs one descriptor; a tree deeper than `depth` fails with ELOOP.
+    public static func removeTree(_ directory: Int32, _ name: String, depth: Int = 2048) throws(SysError) {
+        try removeTree(directory, Array(name.utf8CString), depth: depth)
     }
 
-    /// The names in an open directory, without `.` and `..`, in the order of the file system. The descriptor stays the caller's.
+    private static func removeTree(_ directory: Int32, _ name: [CChar], depth: Int) throws(SysError) {
+        var shown: String { String(decoding: name.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self) }
+        if unlinkat(directory, name, 0) == 0 || errno == ENOENT { return }
+        guard errno == EISDIR || errno == EPERM else { throw SysError("remove", shown, code: errno) }
+        if depth == 0 { throw SysError("remove", shown, code: ELOOP) }
+        if unlinkat(directory, name, AT_REMOVEDIR) == 0 || errno == ENOENT { return }
+        guard errno == ENOTEMPTY || errno == EEXIST else { throw SysError("remove", shown, code: errno) }
+        let opened = ctr_openat2(directory, name, UInt64(O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), 0, beneath)
+        let child = Descriptor(owning: try check("open", shown, opened))
+        for entry in try rawEntries(of: child.raw) { try removeTree(child.raw, entry, depth: depth - 1) }
+        if unlinkat(directory, name, AT_REMOVEDIR) < 0 && errno != ENOENT { throw SysError("remove", shown, code: errno) }
+    }
+
+    /// The names in an open directory, without `.` and `..`, in the order of the file system; bytes that are no UTF-8 are replaced, so this is for directories of the
+    /// engine's own. The descriptor stays the caller's.
     public static func entries(of directory: Int32) throws(SysError) -> [String] {
+        try rawEntries(of: directory).map { String(decoding: $0.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self) }
+    }
+
+    /// The same as bytes, each with its final zero.
+    private static func rawEntries(of directory: Int32) throws(SysError) -> [[CChar]] {
         let copy = try check("open directory", "", ctr_openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0))
         guard let stream = fdopendir(copy) else {
             let failure = errno
@@ -134,7 +147,7 @@ public struct RootFS: ~Copyable, Sendable {
             throw SysError("read directory", "", code: failure)
         }
         defer { closedir(stream) }
-        var names: [String] = []
+        var names: [[CChar]] = []
         while true {
             errno = 0
             guard let entry = readdir(stream) else {
@@ -142,9 +155,11 @@ public struct RootFS: ~Copyable, Sendable {
                 return names
             }
             let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
-                pointer.withMemoryRebound(to: CChar.self, capacity: Self.nameLimit + 1) { String(cString: $0) }
+                pointer.withMemoryRebound(to: CChar.self, capacity: Self.nameLimit + 1) {
+                    Array(UnsafeBufferPointer(start: $0, count: strlen($0) + 1))
+                }
             }
-            if name != "." && name != ".." { names.append(name) }
+            if strcmp(name, ".") != 0 && strcmp(name, "..") != 0 { names.append(name) }
         }
     }
 

@@ -1,6 +1,6 @@
-/// A container as config.json describes it (OCI runtime specification 1.x), typed and checked for shape: kinds, ranges, sizes, no NUL bytes. What the
-/// fields mean together is for the runtime to judge. Fields that are not listed here are ignored, as the specification asks, unless
-/// ``unsupported`` names them.
+/// A container as config.json describes it (OCI runtime specification 1.x), typed and checked for shape: kinds, ranges, sizes, no NUL
+/// bytes. What the fields mean together is for the runtime to judge. Fields that are not listed here are ignored, as the specification
+/// asks, unless ``unsupported`` names them.
 public struct RuntimeSpec: Sendable, Equatable {
     public var version = ""
     public var process: Process?

@@ -32,7 +32,9 @@ extension RuntimeSpec {
         annotations = try top.pairs("annotations")
         if let reader = try top.object("linux") { try readLinux(reader) }
         if let reader = try top.object("process") {
-            for key in ["selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity"] where reader.has(key) { note("process.\(key)", reader, key) }
+            for key in ["selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity"] where reader.has(key) {
+                note("process.\(key)", reader, key)
+            }
         }
         for key in ["solaris", "windows", "vm", "zos"] where top.has(key) { unsupported.append(key) }
     }

@@ -17,7 +17,9 @@ extension RuntimeSpec {
         linux.maskedPaths = try reader.strings("maskedPaths")
         linux.readonlyPaths = try reader.strings("readonlyPaths")
         for (key, paths) in [("maskedPaths", linux.maskedPaths), ("readonlyPaths", linux.readonlyPaths)] {
-            for path in paths where path.utf8.first != UInt8(ascii: "/") { throw reader.failure(key, "\"\(path)\" must be an absolute path") }
+            for path in paths where path.utf8.first != UInt8(ascii: "/") {
+                throw reader.failure(key, "\"\(path)\" must be an absolute path")
+            }
         }
         for key in ["intelRdt", "personality", "timeOffsets", "netDevices", "memoryPolicy"] where reader.has(key) {
             unsupported.append("linux.\(key)")
@@ -53,7 +55,9 @@ extension RuntimeSpec {
             let type = try each.string("type") ?? "a"
             guard ["", "a", "b", "c"].contains(type) else { throw each.failure("type", "unknown device type \"\(type)\"") }
             let access = try each.string("access") ?? ""
-            guard access.utf8.allSatisfy({ "rwm".utf8.contains($0) }) else { throw each.failure("access", "\"\(access)\" is not made of r, w and m") }
+            guard access.utf8.allSatisfy({ "rwm".utf8.contains($0) }) else {
+                throw each.failure("access", "\"\(access)\" is not made of r, w and m")
+            }
             resources.devices.append(
                 DeviceAccess(
                     allow: try each.bool("allow"), type: type.isEmpty ? "a" : type, major: try Self.deviceNumber(each, "major"),

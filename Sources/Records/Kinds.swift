@@ -64,10 +64,12 @@ public struct StartRecord: TypedRecord {
     public var incarnationDirectory: String
     /// Written only when it is not ``defaultSegmentBytes``.
     public var segmentBytes: UInt64
+    /// Absolute path of ctr-keeper; nil: beside the shim's own program.
+    public var keeper: String?
 
     public init(
         runtime: String, runtimeRoot: String, rootfsMode: RootfsMode, socket: String, incarnationDirectory: String,
-        segmentBytes: UInt64 = defaultSegmentBytes
+        segmentBytes: UInt64 = defaultSegmentBytes, keeper: String? = nil
     ) {
         self.runtime = runtime
         self.runtimeRoot = runtimeRoot
@@ -75,6 +77,7 @@ public struct StartRecord: TypedRecord {
         self.socket = socket
         self.incarnationDirectory = incarnationDirectory
         self.segmentBytes = segmentBytes
+        self.keeper = keeper
     }
 
     public init(fields: borrowing RecordFields) throws(RecordError) {
@@ -87,6 +90,7 @@ public struct StartRecord: TypedRecord {
         socket = try fields.text("socket")
         incarnationDirectory = try fields.text("incarnation_dir")
         segmentBytes = try fields.optionalNumber("segment_bytes") ?? Self.defaultSegmentBytes
+        keeper = fields.optionalText("keeper")
     }
 
     public func fill(_ record: inout Record) {
@@ -96,6 +100,7 @@ public struct StartRecord: TypedRecord {
         record.set("socket", socket)
         record.set("incarnation_dir", incarnationDirectory)
         if segmentBytes != Self.defaultSegmentBytes { record.set("segment_bytes", segmentBytes) }
+        if let keeper { record.set("keeper", keeper) }
     }
 }
 

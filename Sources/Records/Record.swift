@@ -117,7 +117,9 @@ public struct Record: Equatable, Sendable {
             else { return nil }
             out.append(upper << 4 | lower)
         }
-        return String(validating: out, as: UTF8.self)
+        // Decoding replaces what is not UTF-8, so it changed nothing exactly when the bytes were valid.
+        let text = String(decoding: out, as: UTF8.self)
+        return text.utf8.elementsEqual(out) ? text : nil
     }
 
     private static func value(_ digit: UInt8, alphabet: UInt8) -> UInt8? {

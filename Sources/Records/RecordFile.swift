@@ -50,6 +50,7 @@ public protocol TypedRecord: Equatable, Sendable {
 }
 
 extension TypedRecord {
+    @inlinable
     public var record: Record {
         var record = Record(kind: Self.kind)
         fill(&record)
@@ -57,10 +58,12 @@ extension TypedRecord {
     }
 
     /// Replaces the record in `directory`, durably where its kind is durable.
+    @inlinable
     public func write(in directory: Int32) throws(RecordError) {
         try record.write(to: Self.fileName, in: directory, durable: Self.durable)
     }
 
+    @inlinable
     public init(_ record: Record) throws(RecordError) {
         guard record.kind == Self.kind else {
             throw RecordError("read record", Self.fileName, .wrong("kind is \(record.kind), not \(Self.kind)"))
@@ -69,6 +72,7 @@ extension TypedRecord {
     }
 
     /// nil when `directory` has no such file.
+    @inlinable
     public static func read(in directory: Int32) throws(RecordError) -> Self? {
         guard let record = try Record.read(fileName, in: directory) else { return nil }
         return try Self(record)
@@ -79,6 +83,11 @@ extension TypedRecord {
 public struct RecordFields {
     let record: Record
     let name: String
+
+    public init(record: Record, name: String) {
+        self.record = record
+        self.name = name
+    }
 
     func text(_ key: String) throws(RecordError) -> String {
         guard let value = record[key] else { throw RecordError("read record", name, .wrong("no \(key)")) }

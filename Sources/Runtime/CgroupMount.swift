@@ -29,14 +29,18 @@ enum CgroupMount {
     }
 
     /// The hierarchy under the name of its controllers, and each of several controllers as a link, as hosts have them.
-    private static func mountV1(_ directory: ContainerCgroup.Directory, _ options: MountOptions, _ tree: borrowing Descriptor) throws(SysError) {
+    private static func mountV1(_ directory: ContainerCgroup.Directory, _ options: MountOptions, _ tree: borrowing Descriptor)
+        throws(SysError)
+    {
         let name = directory.controllers.hasPrefix("name=") ? String(directory.controllers.dropFirst(5)) : directory.controllers
         guard !name.isEmpty, !name.utf8.contains(UInt8(ascii: "/")), name != ".", name != ".." else { return }
         try checkErrno("create directory", name, mkdirat(tree.raw, name, 0o755))
         try Mounts.attach(try own(directory.path, options), to: name, in: tree)
         let controllers = directory.controllers.split(separator: ",")
         if controllers.count > 1 {
-            for controller in controllers { try checkErrno("create link", String(controller), symlinkat(name, tree.raw, String(controller))) }
+            for controller in controllers {
+                try checkErrno("create link", String(controller), symlinkat(name, tree.raw, String(controller)))
+            }
         }
     }
 

@@ -71,7 +71,9 @@ struct CgroupPlan {
     private static func devices(_ linux: RuntimeSpec.Linux) throws(RuntimeError) -> [DeviceRule] {
         var rules: [DeviceRule] = []
         for entry in linux.resources.devices {
-            guard let access = DeviceRule.Access(text: entry.access) else { throw RuntimeError("device access \"\(entry.access)\" is not made of r, w and m") }
+            guard let access = DeviceRule.Access(text: entry.access) else {
+                throw RuntimeError("device access \"\(entry.access)\" is not made of r, w and m")
+            }
             if entry.type == "a" && (entry.major != nil || entry.minor != nil || access != .all) {
                 for kind in [DeviceRule.Kind.character, .block] {
                     rules.append(DeviceRule(allow: entry.allow, kind: kind, major: entry.major, minor: entry.minor, access: access))
@@ -85,7 +87,8 @@ struct CgroupPlan {
         for device in linux.devices where device.kind != .fifo {
             rules.append(
                 DeviceRule(
-                    allow: true, kind: device.kind == .block ? .block : .character, major: device.major, minor: device.minor, access: .make))
+                    allow: true, kind: device.kind == .block ? .block : .character, major: device.major, minor: device.minor, access: .make)
+            )
         }
         for (major, minor) in defaultDevices {
             rules.append(DeviceRule(allow: true, kind: .character, major: major, minor: minor, access: .all))

@@ -2,8 +2,8 @@ import CLinux
 import Glibc
 import Linux
 
-/// The talk between the program and the container's first process while that is being made: a SOCK_SEQPACKET pair, one message a step, each at most
-/// ``limit`` bytes. The end of the other side is an end of file, so neither outlives the other half-way.
+/// The talk between the program and the container's first process while that is being made: a SOCK_SEQPACKET pair, one message a step, each
+/// at most ``limit`` bytes. The end of the other side is an end of file, so neither outlives the other half-way.
 struct Channel: ~Copyable {
     enum Message: Equatable {
         /// The first process has its namespaces and waits for the hooks of the runtime's side.

@@ -17,7 +17,7 @@ struct ContainerPlan {
     let bundle: String
     let spec: RuntimeSpec
     let process: RuntimeSpec.Process
-    let options: CommandLine.CreateOptions
+    let options: Invocation.CreateOptions
     let root: Root
     let rootReadOnly: Bool
     let mounts: [(entry: RuntimeSpec.Mount, options: MountOptions)]
@@ -31,7 +31,7 @@ struct ContainerPlan {
     /// This annotation says that a descriptor is the root file system; see docs/architecture.md.
     static let rootDescriptorAnnotation = "org.ctrd.rootfs.fd"
 
-    init(id: String, options: CommandLine.CreateOptions) throws(RuntimeError) {
+    init(id: String, options: Invocation.CreateOptions) throws(RuntimeError) {
         self.id = id
         self.options = options
         bundle = try Self.absolute(options.bundle)
@@ -80,11 +80,13 @@ struct ContainerPlan {
     }
 
     private static func root(
-        _ spec: RuntimeSpec, bundle: String, _ options: CommandLine.CreateOptions
+        _ spec: RuntimeSpec, bundle: String, _ options: Invocation.CreateOptions
     ) throws(RuntimeError) -> (Root, Bool) {
         if let text = spec.annotation(rootDescriptorAnnotation) {
             guard text == "3" else { throw RuntimeError("config.json: annotation \(rootDescriptorAnnotation) must be \"3\"") }
-            if options.preservedDescriptors > 0 { throw RuntimeError("--preserve-fds cannot be used when descriptor 3 is the root file system") }
+            if options.preservedDescriptors > 0 {
+                throw RuntimeError("--preserve-fds cannot be used when descriptor 3 is the root file system")
+            }
             var status = stat()
             guard fstat(3, &status) == 0, ctr_s_isdir(status.st_mode) else {
                 throw RuntimeError("annotation \(rootDescriptorAnnotation): descriptor 3 is no directory")
@@ -126,7 +128,8 @@ struct ContainerPlan {
 
     /// The numbers of x86 and arm (getrlimit(2)).
     private static let resources = [
-        "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+        "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE",
+        "RTPRIO", "RTTIME",
     ]
 
     private static func limits(_ entries: [RuntimeSpec.ResourceLimit]) throws(RuntimeError) -> [(String, Int32, UInt64, UInt64)] {

@@ -53,7 +53,9 @@ struct ContainerState: Equatable {
         self.creator = creator
         var v1: [ContainerCgroup.Directory] = []
         for each in directories {
-            guard let controllers = each["controllers"]?.stringValue, let path = each["path"]?.stringValue, path.hasPrefix("/") else { throw damaged }
+            guard let controllers = each["controllers"]?.stringValue, let path = each["path"]?.stringValue, path.hasPrefix("/") else {
+                throw damaged
+            }
             v1.append(ContainerCgroup.Directory(controllers: controllers, path: path))
         }
         cgroup = ContainerCgroup(v1: v1, unified: document["cgroup_v2"]?.stringValue)

@@ -12,14 +12,17 @@ struct Creation: ~Copyable {
     /// Whether a terminal's master was sent to the console socket.
     let terminal: Bool
 
-    /// `console`: a connected socket for the terminal's master, or -1; with `consoleIfAsked` it is no error that the document asks for none.
+    /// `console`: a connected socket for the terminal's master, or -1; with `consoleIfAsked` it is no error that the document asks for
+    /// none.
     static func make(
-        _ line: CommandLine, _ options: CommandLine.CreateOptions, console: Int32, consoleIfAsked: Bool = false, _ log: Log
+        _ line: Invocation, _ options: Invocation.CreateOptions, console: Int32, consoleIfAsked: Bool = false, _ log: Log
     ) throws(RuntimeError) -> Creation {
         let plan = try ContainerPlan(id: line.id, options: options)
         let terminal = plan.process.terminal
         if terminal && console < 0 { throw RuntimeError("cannot allocate a terminal without --console-socket") }
-        if !terminal && console >= 0 && !consoleIfAsked { throw RuntimeError("cannot use --console-socket: config.json asks for no terminal") }
+        if !terminal && console >= 0 && !consoleIfAsked {
+            throw RuntimeError("cannot use --console-socket: config.json asks for no terminal")
+        }
         let seccomp: SeccompProgram?
         if let document = plan.spec.linux.seccomp {
             seccomp = try SeccompCache(root: line.root).program(document, log)
@@ -96,7 +99,9 @@ struct Creation: ~Copyable {
         defer { for each in joined { close(each.descriptor) } }
         return try attempt { () throws(SysError) in
             // A pid namespace is entered by children only.
-            for each in joined where each.kind == .pid { try check("join namespace", "pid", ctr_setns(each.descriptor, Int32(truncatingIfNeeded: CTR_CLONE_NEWPID))) }
+            for each in joined where each.kind == .pid {
+                try check("join namespace", "pid", ctr_setns(each.descriptor, Int32(truncatingIfNeeded: CTR_CLONE_NEWPID)))
+            }
             let entrances = try plan.cgroup.group.openEntrances()
             defer { for entrance in entrances { close(entrance) } }
             let group = try plan.cgroup.group.openUnified().release()

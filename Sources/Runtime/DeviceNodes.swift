@@ -12,8 +12,8 @@ enum DeviceNodes {
         ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"),
     ]
 
-    /// Makes the standard nodes and those of `extra`. An existing node with the right numbers is taken; anything else in the way is an error,
-    /// never followed. Needs umask 0.
+    /// Makes the standard nodes and those of `extra`. An existing node with the right numbers is taken; anything else in the way is an
+    /// error, never followed. Needs umask 0.
     static func make(_ extra: [RuntimeSpec.Device], in rootfs: borrowing RootFS) throws(RuntimeError) {
         let dev = try openDev(rootfs)
         try attempt { () throws(SysError) in

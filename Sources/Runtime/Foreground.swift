@@ -5,7 +5,9 @@ import Linux
 /// `run` without --detach: this program stays in front of its container, hands signals on, and ends with its status.
 enum Foreground {
     /// Not handed on: what the kernel raises in this program itself, job control, and what cannot be caught.
-    private static let kept: Set<Int32> = [SIGKILL, SIGSTOP, SIGCHLD, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGURG, SIGPIPE, SIGTTIN, SIGTTOU]
+    private static let kept: Set<Int32> = [
+        SIGKILL, SIGSTOP, SIGCHLD, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGURG, SIGPIPE, SIGTTIN, SIGTTOU,
+    ]
 
     /// Blocks the signals that will be handed on; before the container exists, so that none is lost.
     static func openSignals() throws(RuntimeError) -> Descriptor {
@@ -16,11 +18,14 @@ enum Foreground {
     }
 
     /// Until the first process ends; its status as a shell shows it.
-    static func wait(_ creation: borrowing Creation, signals: borrowing Descriptor, terminal: inout TerminalRelay) throws(RuntimeError) -> Int32 {
+    static func wait(_ creation: borrowing Creation, signals: borrowing Descriptor, terminal: inout TerminalRelay) throws(RuntimeError)
+        -> Int32
+    {
         terminal.resize()
         while true {
             var items = [
-                pollfd(fd: creation.pidfd.raw, events: Int16(POLLIN), revents: 0), pollfd(fd: signals.raw, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: creation.pidfd.raw, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: signals.raw, events: Int16(POLLIN), revents: 0),
             ]
             items += terminal.items
             let ready = poll(&items, nfds_t(items.count), -1)

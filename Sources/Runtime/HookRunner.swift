@@ -3,8 +3,9 @@ import Glibc
 import Linux
 import OCI
 
-/// Hooks: programs of the administrator that run beside a container's life. They get the container's state on standard input, the environment that the
-/// document gives them (none by default, never the container's), "/" as directory, and no descriptor but the three streams.
+/// Hooks: programs of the administrator that run beside a container's life. They get the container's state on standard input, the
+/// environment that the document gives them (none by default, never the container's), "/" as directory, and no descriptor but the three
+/// streams.
 enum HookRunner {
     /// The state of the specification, as hooks and `state` show it.
     static func state(_ plan: ContainerPlan, pid: Int32, _ status: ContainerStatus) -> [UInt8] {

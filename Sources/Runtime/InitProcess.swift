@@ -5,8 +5,8 @@ import OCI
 
 /// The container's first process, from clone3 to execve. It is a copy of the program with one thread, so it goes on in Swift.
 ///
-/// Order matters: control groups first, so that nothing runs outside of them; then everything that needs the host's view; then the root; then what needs
-/// privileges; then they are given up; then the gate; the seccomp filter as late as the privileges allow; execve.
+/// Order matters: control groups first, so that nothing runs outside of them; then everything that needs the host's view; then the root;
+/// then what needs privileges; then they are given up; then the gate; the seccomp filter as late as the privileges allow; execve.
 struct InitProcess {
     let plan: ContainerPlan
     let seccomp: SeccompProgram?
@@ -37,6 +37,8 @@ struct InitProcess {
         // From here to execve nobody in a shared pid namespace can look into this process or its open files.
         ctr_prctl(ProcessControl.setDumpable, 0, 0, 0, 0)
         _ = "ctrun:[INIT]".withCString { ctr_prctl(ProcessControl.setName, UInt(bitPattern: $0), 0, 0, 0) }
+        // What is ignored stays so over execve.
+        signal(SIGPIPE, SIG_DFL)
         ctr_unblock_all_signals()
         umask(0)
         try attempt("enter control group") { () throws(SysError) in
@@ -46,7 +48,9 @@ struct InitProcess {
             for (kind, descriptor) in joined where kind != .pid {
                 try check("join namespace", kind.rawValue, ctr_setns(descriptor, Int32(truncatingIfNeeded: kind.cloneFlag)))
             }
-            if let own = plan.namespace(.cgroup), own.path == nil { try check("make namespace", "cgroup", ctr_unshare(Int32(truncatingIfNeeded: CTR_CLONE_NEWCGROUP))) }
+            if let own = plan.namespace(.cgroup), own.path == nil {
+                try check("make namespace", "cgroup", ctr_unshare(Int32(truncatingIfNeeded: CTR_CLONE_NEWCGROUP)))
+            }
             if let own = plan.namespace(.network), own.path == nil { try check("set up", "loopback", ctr_loopback_up()) }
             if let name = plan.spec.hostname { try check("set hostname", name, ctr_sethostname(name, name.utf8.count)) }
             if let name = plan.spec.domainname { try check("set domainname", name, ctr_setdomainname(name, name.utf8.count)) }
@@ -55,7 +59,9 @@ struct InitProcess {
         if !plan.options.noNewKeyring {
             // A kernel without keys has nothing to separate.
             let result = ctr_join_session_keyring("_ses.\(plan.id)")
-            if result < 0 && result != -ENOSYS { try tell(channel, .warning("session keyring: \(SysError("make", "", code: -result).cause)")) }
+            if result < 0 && result != -ENOSYS {
+                try tell(channel, .warning("session keyring: \(SysError("make", "", code: -result).cause)"))
+            }
         }
         if !plan.spec.hooks.prestart.isEmpty || !plan.spec.hooks.createRuntime.isEmpty {
             try tell(channel, .namespacesMade)
@@ -85,7 +91,8 @@ struct InitProcess {
             }
         }
         if let profile = plan.process.apparmorProfile {
-            try attempt("AppArmor profile \(profile)") { () throws(SysError) in try root.writeSelf("attr/apparmor/exec", "exec \(profile)") }
+            try attempt("AppArmor profile \(profile)") { () throws(SysError) in try root.writeSelf("attr/apparmor/exec", "exec \(profile)")
+            }
         }
         if !plan.spec.hooks.createContainer.isEmpty {
             try HookRunner.run(plan.spec.hooks.createContainer, "createContainer", HookRunner.state(plan, pid: hostPid(), .creating))

@@ -21,7 +21,8 @@ struct Launch {
 
     // MARK: privileges
 
-    /// Limits, streams, filter (when it needs privileges), bounding set, user, capabilities, working directory. `warn` takes what was asked for and cannot be given.
+    /// Limits, streams, filter (when it needs privileges), bounding set, user, capabilities, working directory. `warn` takes what was asked
+    /// for and cannot be given.
     func dropPrivileges(warn: (String) throws(RuntimeError) -> Void) throws(RuntimeError) {
         try setLimits()
         giveStreams()
@@ -35,7 +36,8 @@ struct Launch {
         try makeWorkingDirectory()
         let entered = try enterWorkingDirectory(deniedIsFine: true)
         if process.noNewPrivileges {
-            try attempt { () throws(SysError) in try check("set", "no_new_privs", ctr_prctl(ProcessControl.setNoNewPrivileges, 1, 0, 0, 0)) }
+            try attempt { () throws(SysError) in try check("set", "no_new_privs", ctr_prctl(ProcessControl.setNoNewPrivileges, 1, 0, 0, 0))
+            }
         } else if let seccomp {
             try attempt { () throws(SysError) in try seccomp.install() }
         }
@@ -78,13 +80,15 @@ struct Launch {
             ctr_getrlimit(limit.resource, &soft, &hard)
             if result == -EPERM && limit.soft == soft && limit.hard == hard { continue }
             if result == -EPERM && limit.hard > hard {
-                throw RuntimeError("set \(limit.name): \(limit.hard) is above the hard limit of \(hard), and raising that needs CAP_SYS_RESOURCE")
+                throw RuntimeError(
+                    "set \(limit.name): \(limit.hard) is above the hard limit of \(hard), and raising that needs CAP_SYS_RESOURCE")
             }
             throw RuntimeError(SysError("set", limit.name, code: -result))
         }
     }
 
-    /// Pipes and terminals that are the container's streams belong to its user, so that it can open /dev/stdout again. Files of the caller keep their owner.
+    /// Pipes and terminals that are the container's streams belong to its user, so that it can open /dev/stdout again. Files of the caller
+    /// keep their owner.
     private func giveStreams() {
         let owner = process.user.uid
         for stream in Int32(0)...2 {
@@ -196,7 +200,9 @@ struct Launch {
         do throws(RuntimeError) {
             try HookRunner.run(hooks, "startContainer", HookRunner.state(plan, pid: getpid(), .created))
             try attempt { () throws(SysError) in
-                try check("protect", "descriptors", ctr_close_range(UInt32(3 + plan.options.preservedDescriptors), .max, 4 /* CLOSE_RANGE_CLOEXEC */))
+                try check(
+                    "protect", "descriptors",
+                    ctr_close_range(UInt32(3 + plan.options.preservedDescriptors), .max, 4 /* CLOSE_RANGE_CLOEXEC */))
                 if process.noNewPrivileges, let seccomp { try seccomp.install() }
             }
             let code = execve(program)

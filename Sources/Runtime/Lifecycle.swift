@@ -14,7 +14,7 @@ enum Lifecycle {
         return state
     }
 
-    static func start(_ line: CommandLine) throws(RuntimeError) {
+    static func start(_ line: Invocation) throws(RuntimeError) {
         try start(try StateDirectory.open(root: line.root, id: line.id))
     }
 
@@ -43,7 +43,7 @@ enum Lifecycle {
 
     // MARK: signals
 
-    static func kill(_ line: CommandLine, signal: Int32, all: Bool) throws(RuntimeError) {
+    static func kill(_ line: Invocation, signal: Int32, all: Bool) throws(RuntimeError) {
         let directory = try StateDirectory.open(root: line.root, id: line.id)
         let state = try load(directory)
         if all { return try killAll(state, signal) }
@@ -64,21 +64,29 @@ enum Lifecycle {
         guard try attempt({ () throws(SysError) in try bootID() }) == state.bootID else { throw RuntimeError.notRunning }
         try attempt { () throws(SysError) in
             if signal == SIGKILL { return try state.cgroup.kill() }
-            for pid in try state.cgroup.processes() {
-                // Listed a moment ago; the descriptor makes sure that the number still is of this group.
-                let opened = ctr_pidfd_open(pid, 0)
-                guard opened >= 0 else { continue }
-                let process = Descriptor(owning: opened)
-                guard try state.cgroup.contains(pid) else { continue }
-                let result = ctr_pidfd_send_signal(process.raw, signal)
-                if result != -ESRCH { try check("signal", "\(pid)", result) }
+            let pids = try state.cgroup.processes()
+            for first in stride(from: 0, to: pids.count, by: signalBatch) {
+                try signalEach(pids[first..<min(first + signalBatch, pids.count)], of: state.cgroup, signal)
             }
+        }
+    }
+
+    private static let signalBatch = 256
+
+    /// A number that was listed may be another's by the time it is opened; one that is listed again after that is a member's.
+    private static func signalEach(_ pids: ArraySlice<Int32>, of group: ContainerCgroup, _ signal: Int32) throws(SysError) {
+        let opened = pids.map { ($0, ctr_pidfd_open($0, 0)) }.filter { $0.1 >= 0 }
+        defer { for (_, descriptor) in opened { close(descriptor) } }
+        let members = Set(try group.processes())
+        for (pid, descriptor) in opened where members.contains(pid) {
+            let result = ctr_pidfd_send_signal(descriptor, signal)
+            if result != -ESRCH { try check("signal", "\(pid)", result) }
         }
     }
 
     // MARK: delete
 
-    static func delete(_ line: CommandLine, force: Bool, _ log: Log) throws(RuntimeError) {
+    static func delete(_ line: Invocation, force: Bool, _ log: Log) throws(RuntimeError) {
         let directory: StateDirectory
         do throws(RuntimeError) { directory = try StateDirectory.open(root: line.root, id: line.id) } catch {
             if force && error == RuntimeError.noContainer { return }
@@ -138,12 +146,14 @@ enum Lifecycle {
 
     // MARK: pause, resume
 
-    static func setPaused(_ line: CommandLine, _ paused: Bool) throws(RuntimeError) {
+    static func setPaused(_ line: Invocation, _ paused: Bool) throws(RuntimeError) {
         let directory = try StateDirectory.open(root: line.root, id: line.id)
         let state = try load(directory)
         let status = try directory.status(state)
         if paused {
-            guard status == .running || status == .created else { throw RuntimeError("cannot pause a container that is \(status.rawValue)") }
+            guard status == .running || status == .created else {
+                throw RuntimeError("cannot pause a container that is \(status.rawValue)")
+            }
         } else if status != .paused {
             throw RuntimeError("cannot resume a container that is \(status.rawValue)")
         }
@@ -159,32 +169,36 @@ enum Lifecycle {
             .init("status", .string(status.rawValue)), .init("bundle", .string(state.bundle)), .init("rootfs", .string(state.rootfs)),
             .init("created", .string(state.created)),
         ]
-        if !state.annotations.isEmpty { members.append(.init("annotations", .object(state.annotations.map { .init($0.key, .string($0.value)) }))) }
+        if !state.annotations.isEmpty {
+            members.append(.init("annotations", .object(state.annotations.map { .init($0.key, .string($0.value)) })))
+        }
         members.append(.init("owner", "root"))
         return .object(members)
     }
 
-    static func state(_ line: CommandLine) throws(RuntimeError) -> [UInt8] {
+    static func state(_ line: Invocation) throws(RuntimeError) -> [UInt8] {
         let directory = try StateDirectory.open(root: line.root, id: line.id)
         let state = try load(directory)
         return describe(state, try directory.status(state)).encoded(pretty: true) + [0x0a]
     }
 
     /// All containers of the root by id. One that cannot be read is named on standard error and left out.
-    static func list(_ line: CommandLine, quiet: Bool, json: Bool, _ log: Log) throws(RuntimeError) -> [UInt8] {
+    static func list(_ line: Invocation, quiet: Bool, json: Bool, _ log: Log) throws(RuntimeError) -> [UInt8] {
         var found: [(ContainerState, ContainerStatus)] = []
         for id in try ids(line.root) {
             do throws(RuntimeError) {
                 let directory = try StateDirectory.open(root: line.root, id: id)
                 guard let state = try directory.read() else { continue }
                 found.append((state, try directory.status(state)))
-            } catch where error != RuntimeError.noContainer { log.error("\(id): \(error.message)") }
+            } catch  where error != RuntimeError.noContainer { log.error("\(id): \(error.message)") }
         }
         if quiet { return Array(found.map { $0.0.id + "\n" }.joined().utf8) }
         if json { return JSON.array(found.map { describe($0.0, $0.1) }).encoded() + [0x0a] }
         var rows = [["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]]
         for (state, status) in found {
-            rows.append([state.id, "\(status == .stopped ? 0 : state.initial?.pid ?? 0)", status.rawValue, state.bundle, state.created, "root"])
+            rows.append([
+                state.id, "\(status == .stopped ? 0 : state.initial?.pid ?? 0)", status.rawValue, state.bundle, state.created, "root",
+            ])
         }
         return table(rows)
     }
@@ -192,7 +206,7 @@ enum Lifecycle {
     private static func ids(_ root: String) throws(RuntimeError) -> [String] {
         do throws(SysError) {
             let directory = try Linux.open(root, O_RDONLY | O_DIRECTORY)
-            return try RootFS.entries(of: directory.raw).filter { CommandLine.isValid(id: $0) }.sorted()
+            return try RootFS.entries(of: directory.raw).filter { Invocation.isValid(id: $0) }.sorted()
         } catch {
             if error.code == ENOENT { return [] }
             throw RuntimeError(error)

@@ -14,7 +14,9 @@ struct MountOptions: Equatable {
     var data: [String] = []
 
     /// Words of mount(8) that change nothing here.
-    private static let ignored: Set<String> = ["defaults", "async", "auto", "noauto", "user", "nouser", "_netdev", "loud", "nomand", "nolazytime", "noiversion"]
+    private static let ignored: Set<String> = [
+        "defaults", "async", "auto", "noauto", "user", "nouser", "_netdev", "loud", "nomand", "nolazytime", "noiversion",
+    ]
 
     private static let flags: [String: (MountAttributes, set: Bool)] = [
         "ro": (.readOnly, true), "rw": (.readOnly, false), "nosuid": (.noSUID, true), "suid": (.noSUID, false), "nodev": (.noDevices, true),
@@ -80,6 +82,7 @@ struct MountOptions: Equatable {
     static func == (left: MountOptions, right: MountOptions) -> Bool {
         left.set == right.set && left.clear == right.clear && left.recursiveSet == right.recursiveSet
             && left.recursiveClear == right.recursiveClear && left.propagations.elementsEqual(right.propagations, by: ==)
-            && left.bind == right.bind && left.recursiveBind == right.recursiveBind && left.copyUp == right.copyUp && left.data == right.data
+            && left.bind == right.bind && left.recursiveBind == right.recursiveBind && left.copyUp == right.copyUp
+            && left.data == right.data
     }
 }

@@ -59,12 +59,15 @@ enum MountPlace {
         return found
     }
 
-    private static func linked(_ place: String) -> RuntimeError { RuntimeError("\(place) in the root file system is, or lies behind, a symbolic link") }
+    private static func linked(_ place: String) -> RuntimeError {
+        RuntimeError("\(place) in the root file system is, or lies behind, a symbolic link")
+    }
 
     /// Opens a directory of the root file system with no link on the way; ELOOP when there is one.
     static func directory(_ path: String, in rootfs: borrowing RootFS) throws(SysError) -> Descriptor {
         let resolve = UInt64(RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
         return Descriptor(
-            owning: try Linux.check("open", path, ctr_openat2(rootfs.root.raw, path, UInt64(CTR_O_PATH | O_DIRECTORY | O_CLOEXEC), 0, resolve)))
+            owning: try Linux.check(
+                "open", path, ctr_openat2(rootfs.root.raw, path, UInt64(CTR_O_PATH | O_DIRECTORY | O_CLOEXEC), 0, resolve)))
     }
 }

@@ -37,7 +37,9 @@ enum PathMasks {
         let null = try Linux.open("/dev/null", CTR_O_PATH | O_NOFOLLOW)
         var status = stat()
         try checkErrno("look at", "/dev/null", fstat(null.raw, &status))
-        guard ctr_s_ischr(status.st_mode), status.st_rdev == ctr_makedev(1, 3) else { throw SysError("use as null device", "/dev/null", code: ENODEV) }
+        guard ctr_s_ischr(status.st_mode), status.st_rdev == ctr_makedev(1, 3) else {
+            throw SysError("use as null device", "/dev/null", code: ENODEV)
+        }
         return null
     }
 

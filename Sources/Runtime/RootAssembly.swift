@@ -13,7 +13,9 @@ struct RootAssembly: ~Copyable {
 
     /// Takes this mount namespace away from the host, puts the root file system into it, and mounts all that the document lists.
     static func make(_ plan: ContainerPlan) throws(RuntimeError) -> RootAssembly {
-        let (propagation, recursive) = plan.rootPropagation ?? (.slave, true)
+        var (propagation, recursive) = plan.rootPropagation ?? (.slave, true)
+        // What nobody may bind cannot be bound by us either: that comes at the end, and until then nothing travels.
+        if propagation == .unbindable { propagation = .private }
         try attempt { () throws(SysError) in try Mounts.setPropagationOfAll(propagation, recursive: recursive) }
         // pivot_root wants the mount above the new root to be no peer of any other.
         if propagation == .shared { try attempt { () throws(SysError) in try Mounts.setPropagationOfAll(.private, recursive: false) } }
@@ -35,7 +37,13 @@ struct RootAssembly: ~Copyable {
     private static func openRoot(_ root: ContainerPlan.Root) throws(RuntimeError) -> Descriptor {
         switch root {
         case .descriptor(let number): return Descriptor(owning: number)
-        case .path(let path): return try attempt { () throws(SysError) in try Mounts.bind(path, recursive: true) }
+        case .path(let path):
+            return try attempt { () throws(SysError) in
+                let copy = try Mounts.bind(path, recursive: true)
+                // A copy of a shared mount is its peer: what we mount on it would appear on the host.
+                try Mounts.change(copy, name: path, propagation: .private)
+                return copy
+            }
         }
     }
 
@@ -47,7 +55,8 @@ struct RootAssembly: ~Copyable {
             return try CgroupMount.mount(entry, options, plan.cgroup.group, rootfs)
         }
         let mount = try attempt { () throws(SysError) in
-            try Mounts.filesystem(entry.type, source: entry.source, options: filesystemOptions(entry.type, options.data), attributes: options.set)
+            try Mounts.filesystem(
+                entry.type, source: entry.source, options: filesystemOptions(entry.type, options.data), attributes: options.set)
         }
         let place = try MountPlace.open(entry, isDirectory: true, in: rootfs)
         try attempt { () throws(SysError) in
@@ -115,8 +124,9 @@ struct RootAssembly: ~Copyable {
             } else {
                 let host = try Linux.open("/", CTR_O_PATH | O_DIRECTORY)
                 try check("pivot_root to", ".", ctr_pivot_root(".", "."))
-                // The old root now lies over the new one. The host must not see its end.
-                if plan.rootPropagation?.0 == .shared { try Mounts.change(host, name: "old root", propagation: .slave, recursive: true) }
+                // The old root now lies over the new one. The host must not see its end: whatever below it still has peers there would take
+                // theirs along.
+                if plan.rootPropagation != nil { try Mounts.change(host, name: "old root", propagation: .slave, recursive: true) }
                 try Mounts.detachCurrentDirectory()
             }
             try checkErrno("change directory to", "/", chdir("/"))
@@ -130,7 +140,8 @@ struct RootAssembly: ~Copyable {
     func writeSelf(_ name: String, _ text: String) throws(SysError) {
         let resolve = UInt64(RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS)
         let file = Descriptor(
-            owning: try check("open", "/proc/self/\(name)", ctr_openat2(proc.raw, "self/\(name)", UInt64(O_WRONLY | O_CLOEXEC), 0, resolve)))
+            owning: try check("open", "/proc/self/\(name)", ctr_openat2(proc.raw, "self/\(name)", UInt64(O_WRONLY | O_CLOEXEC), 0, resolve))
+        )
         try writeAll(file.raw, Array(text.utf8), name: "/proc/self/\(name)")
     }
 }

@@ -14,9 +14,11 @@ public enum Runtime {
         signal(SIGPIPE, SIG_IGN)
         var log = Log()
         do throws(RuntimeError) {
-            let line = try CommandLine(Array(arguments.dropFirst()))
+            let line = try Invocation(Array(arguments.dropFirst()))
             switch line.command {
-            case .create, .run: try SelfProtection.ensure(arguments)
+            case .create(let options), .run(let options, _):
+                try checkPreserved(options)
+                try SelfProtection.ensure(arguments)
             default: break
             }
             log = try Log(line)
@@ -27,7 +29,7 @@ public enum Runtime {
         }
     }
 
-    private static func run(_ line: CommandLine, _ log: Log) throws(RuntimeError) -> Int32 {
+    private static func run(_ line: Invocation, _ log: Log) throws(RuntimeError) -> Int32 {
         switch line.command {
         case .create(let options):
             let console = try connect(options).release()
@@ -48,18 +50,26 @@ public enum Runtime {
         return 0
     }
 
+    /// Before anything is opened: a hole among the descriptors that the container keeps would be filled by one of ours.
+    private static func checkPreserved(_ options: Invocation.CreateOptions) throws(RuntimeError) {
+        for number in 3..<(3 + options.preservedDescriptors) where ctr_fcntl_int(number, F_GETFD, 0) < 0 {
+            throw RuntimeError("--preserve-fds: descriptor \(number) is not open")
+        }
+    }
+
     private static func output(_ text: [UInt8]) throws(RuntimeError) {
         try attempt { () throws(SysError) in try writeAll(STDOUT_FILENO, text, name: "standard output") }
     }
 
-    private static func connect(_ options: CommandLine.CreateOptions) throws(RuntimeError) -> Descriptor? {
+    private static func connect(_ options: Invocation.CreateOptions) throws(RuntimeError) -> Descriptor? {
         guard let path = options.consoleSocket else { return nil }
         return try attempt("console socket") { () throws(SysError) in
             Descriptor(owning: try check("connect to", path, ctr_unix_connect(path, false)))
         }
     }
 
-    private static func run(_ line: CommandLine, _ options: CommandLine.CreateOptions, detach: Bool, _ log: Log) throws(RuntimeError) -> Int32 {
+    private static func run(_ line: Invocation, _ options: Invocation.CreateOptions, detach: Bool, _ log: Log) throws(RuntimeError) -> Int32
+    {
         if detach {
             let console = try connect(options).release()
             defer { if console >= 0 { close(console) } }
@@ -67,7 +77,9 @@ public enum Runtime {
             try startOrDelete(creation.directory, log)
             return 0
         }
-        if options.consoleSocket != nil { throw RuntimeError("cannot use --console-socket: run without --detach shows the terminal itself") }
+        if options.consoleSocket != nil {
+            throw RuntimeError("cannot use --console-socket: run without --detach shows the terminal itself")
+        }
         let signals = try Foreground.openSignals()
         let ends = try attempt { () throws(SysError) in try Channel.pair() }
         let creation = try Creation.make(line, options, console: ends.theirs.raw, consoleIfAsked: true, log)

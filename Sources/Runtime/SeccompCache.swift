@@ -6,8 +6,8 @@ import OCI
 
 /// Compiled seccomp programs in ROOT/.seccomp: compiling a usual profile costs some milliseconds, reading it back some microseconds.
 ///
-/// A file is named by a hash and holds the whole text that it was compiled from, so a collision is seen. What is not exactly ours (owner, mode,
-/// length, checksum) counts as absent.
+/// A file is named by a hash and holds the whole text that it was compiled from, so a collision is seen. What is not exactly ours (owner,
+/// mode, length, checksum) counts as absent.
 struct SeccompCache: ~Copyable {
     private let root: Descriptor
     private static let directory = ".seccomp"
@@ -32,7 +32,7 @@ struct SeccompCache: ~Copyable {
     private static func key(_ document: JSON) -> [UInt8] {
         var text = document.encoded()
         let version = seccomp_version().pointee
-        text.append(contentsOf: "\nlibseccomp \(version.major).\(version.minor).\(version.micro) \(seccomp_arch_native()) compiler 1".utf8)
+        text.append(contentsOf: "\nlibseccomp \(version.major).\(version.minor).\(version.micro) \(seccomp_arch_native()) compiler 2".utf8)
         return text
     }
 

@@ -45,12 +45,18 @@ struct SeccompCompiler {
     private mutating func compile() throws(RuntimeError) -> SeccompProgram {
         guard let context = seccomp_init(profile.defaultAction) else { throw RuntimeError("seccomp: the default action cannot be used") }
         defer { seccomp_release(context) }
+        // A tree instead of a list: the kernel walks the filter for every call number when it is installed, and at every call afterwards.
+        // Libraries older than 2.5 only know the list.
+        _ = seccomp_attr_set(context, SCMP_FLTATR_CTL_OPTIMIZE, 2)
         let native = seccomp_arch_native()
         for architecture in profile.architectures where architecture != native {
             let result = seccomp_arch_add(context, architecture)
-            if result < 0 && result != -EEXIST { throw RuntimeError(SysError("seccomp: add architecture", "\(architecture)", code: -result)) }
+            if result < 0 && result != -EEXIST {
+                throw RuntimeError(SysError("seccomp: add architecture", "\(architecture)", code: -result))
+            }
         }
-        for architecture in [native] + profile.architectures where architecture != Self.x32 && !newest.contains(where: { $0.architecture == architecture }) {
+        for architecture in [native] + profile.architectures
+        where architecture != Self.x32 && !newest.contains(where: { $0.architecture == architecture }) {
             newest.append((architecture, 0))
         }
         for rule in profile.rules {
@@ -100,7 +106,8 @@ struct SeccompCompiler {
 
     // MARK: what stands before the library's program
 
-    private static let load: UInt16 = 0x20, jumpEqual: UInt16 = 0x15, jumpAtLeast: UInt16 = 0x35, jumpGreater: UInt16 = 0x25, give: UInt16 = 0x06
+    private static let load: UInt16 = 0x20, jumpEqual: UInt16 = 0x15, jumpAtLeast: UInt16 = 0x35, jumpGreater: UInt16 = 0x25,
+        give: UInt16 = 0x06
     private static let noSuchCall: UInt32 = 0x0005_0000 | 38
     private static let x32Bit: UInt32 = 0x4000_0000
 
@@ -120,10 +127,11 @@ struct SeccompCompiler {
         }
     }
 
-    /// For each architecture: is it this one; then the young calls one by one; then everything past the newest. Whatever else falls through to
-    /// the library's program, which loads what it needs itself.
+    /// For each architecture: is it this one; then the young calls one by one; then everything past the newest. Whatever else falls through
+    /// to the library's program, which loads what it needs itself.
     private func preamble(_ bodyLength: Int) -> [UInt8] {
-        let refuses = profile.defaultAction & 0xffff_0000 == 0x0005_0000 || profile.defaultAction == 0 || profile.defaultAction == 0x8000_0000
+        let refuses =
+            profile.defaultAction & 0xffff_0000 == 0x0005_0000 || profile.defaultAction == 0 || profile.defaultAction == 0x8000_0000
         var program: [Instruction] = []
         for (architecture, number) in newest {
             let calls = young.filter { $0.architecture == architecture }

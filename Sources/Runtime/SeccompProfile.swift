@@ -73,7 +73,9 @@ struct SeccompProfile: Equatable {
     private static func action(_ name: String, _ errnoReturn: JSON?) throws(RuntimeError) -> UInt32 {
         var number: UInt32 = 1  // EPERM
         if let value = errnoReturn, !value.isNull {
-            guard let given = value.unsignedValue, given <= 0xffff else { throw RuntimeError("config.json: linux.seccomp: errnoRet is out of range") }
+            guard let given = value.unsignedValue, given <= 0xffff else {
+                throw RuntimeError("config.json: linux.seccomp: errnoRet is out of range")
+            }
             number = UInt32(given)
         }
         switch name {

@@ -10,7 +10,8 @@ enum Sysctl {
         "kernel.shm_rmid_forced",
     ]
 
-    /// A key is either in dots, or, when it holds a slash first, a path as sysctl(8) reads it. The value goes to the kernel as it is, in one write.
+    /// A key is either in dots, or, when it holds a slash first, a path as sysctl(8) reads it. The value goes to the kernel as it is, in
+    /// one write.
     static func check(_ setting: RuntimeSpec.KeyValue, ipc: Bool, network: Bool, uts: Bool) throws(RuntimeError) {
         let key = dotted(setting.key)
         let refused = RuntimeError("config.json: linux.sysctl: \"\(setting.key.prefix(128))\"")
@@ -37,7 +38,9 @@ enum Sysctl {
 
     /// "net/ipv4/conf/eth0.1/x" and "net.ipv4.conf.eth0/1.x" both name a component with a dot.
     private static func dotted(_ key: String) -> String {
-        guard let first = key.utf8.first(where: { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: ".") }), first == UInt8(ascii: "/") else { return key }
+        guard let first = key.utf8.first(where: { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: ".") }), first == UInt8(ascii: "/") else {
+            return key
+        }
         return swapped(key)
     }
 

@@ -20,7 +20,8 @@ struct Terminal: ~Copyable {
             let slave = Descriptor(owning: try check("open terminal of", "/dev/pts/ptmx", ctr_pty_slave(master.raw)))
             if let size = process.consoleSize { try check("resize", "terminal", ctr_pty_resize(slave.raw, size.width, size.height)) }
             let name = Array("/dev/pts/ptmx".utf8)
-            try check("send terminal to", "console socket", name.withUnsafeBytes { ctr_send_fd(socket, $0.baseAddress, $0.count, master.raw, 0) })
+            try check(
+                "send terminal to", "console socket", name.withUnsafeBytes { ctr_send_fd(socket, $0.baseAddress, $0.count, master.raw, 0) })
             return slave.release()
         }
     }

@@ -2,7 +2,8 @@ import CLinux
 import Glibc
 import Linux
 
-/// Between the terminal that `run` was started on and the one inside of the container: bytes both ways and the window size. Without a terminal it does nothing.
+/// Between the terminal that `run` was started on and the one inside of the container: bytes both ways and the window size. Without a
+/// terminal it does nothing.
 struct TerminalRelay: ~Copyable {
     /// -1 without a terminal.
     private let master: Int32

@@ -42,11 +42,13 @@ enum Usage {
     static func of(_ command: String) -> String {
         switch command {
         case "create": "Usage: ctrun create [FLAGS] ID\n\n\(creation)\nExample:\n  ctrun create -b /bundles/web web && ctrun start web\n"
-        case "run": "Usage: ctrun run [FLAGS] ID\n\n  --detach, -d            return once it runs\n\(creation)\nExample:\n  ctrun run -b /bundles/job job\n"
+        case "run":
+            "Usage: ctrun run [FLAGS] ID\n\n  --detach, -d            return once it runs\n\(creation)\nExample:\n  ctrun run -b /bundles/job job\n"
         case "start": "Usage: ctrun start ID\n\nExample:\n  ctrun start web\n"
         case "state": "Usage: ctrun state ID\n\nExample:\n  ctrun state web\n"
         case "list": "Usage: ctrun list [--quiet|-q] [--format|-f table|json]\n\nExample:\n  ctrun list -q\n"
-        case "kill": "Usage: ctrun kill [--all|-a] ID [SIGNAL]\n\nSIGNAL is a name or a number, TERM by default.\n\nExample:\n  ctrun kill web KILL\n"
+        case "kill":
+            "Usage: ctrun kill [--all|-a] ID [SIGNAL]\n\nSIGNAL is a name or a number, TERM by default.\n\nExample:\n  ctrun kill web KILL\n"
         case "delete": "Usage: ctrun delete [--force|-f] ID\n\nExample:\n  ctrun delete -f web\n"
         case "pause", "resume": "Usage: ctrun \(command) ID\n\nExample:\n  ctrun \(command) web\n"
         case "spec": "Usage: ctrun spec [--bundle|-b DIR]\n\nExample:\n  ctrun spec -b /bundles/new\n"

@@ -11,6 +11,9 @@ final class Daemon {
     static let taskServices = ["containerd.task.v2.Task", "containerd.task.v3.Task"]
     static let guardService = "ctr.shim.v1.Guard"
 
+    /// Nanoseconds without an event after which memory is given back.
+    static let quietTime: Int64 = 500_000_000
+
     let loop: Loop
     let server: Server
     let container: Container
@@ -20,6 +23,9 @@ final class Daemon {
 
     /// Becomes what the keeper's contract wants of it and takes over what it finds.
     init(_ arguments: Arguments) throws(ShimError) {
+        // Asked before anything is opened: without them, other files get their numbers.
+        let stdoutWriter = Self.inherited(Inherited.stdoutWriter)
+        let stderrWriter = Self.inherited(Inherited.stderrWriter)
         try Self.settle()
         let place = try Place(arguments)
         self.place = place
@@ -38,15 +44,17 @@ final class Daemon {
                 incarnation: place.incarnationDirectory, segmentBytes: place.start.segmentBytes, stdout: Inherited.stdout,
                 stderr: Inherited.stderr, loop: loop, answer: answer)
         }
-        let hasWriters = ctr_fcntl_int(Inherited.stdoutWriter, F_GETFD, 0) >= 0
         container = Container(
             place: place, loop: loop, pump: pump,
             parking: Parking(receiving: Inherited.parkingReceiver, sending: Inherited.parkingSender),
-            stdoutWriter: hasWriters ? Inherited.stdoutWriter : -1, stderrWriter: hasWriters ? Inherited.stderrWriter : -1, answer: answer)
+            stdoutWriter: stdoutWriter, stderrWriter: stderrWriter, answer: answer)
         server.onCall = { [unowned self] call, request in self.dispatch(call, request) }
         server.onClose = { [container] connection in container.forget(connection: connection) }
         try container.takeOver()
     }
+
+    /// `number` when it is open, else -1.
+    private static func inherited(_ number: Int32) -> Int32 { ctr_fcntl_int(number, F_GETFD, 0) >= 0 ? number : -1 }
 
     private static func settle() throws(ShimError) {
         try shimErrors { () throws(SysError) in
@@ -63,10 +71,14 @@ final class Daemon {
 
     /// Serves until Shutdown.
     func run() throws(ShimError) {
+        // After something happened the memory that it took is given back, once it has been quiet for a moment.
+        var tidyAt = now(CLOCK_MONOTONIC) + Self.quietTime
         while !finished {
-            let deadline = container.deadline
+            let deadline = min(container.deadline, tidyAt)
+            var happened = false
             try shimErrors { () throws(SysError) in
                 try loop.wait(until: deadline) { source, number, events in
+                    happened = true
                     switch source {
                     case .listener: server.accept()
                     case .connection: server.handle(number, events)
@@ -77,9 +89,14 @@ final class Daemon {
                     }
                 }
             }
-            if deadline != .max {
-                let time = now(CLOCK_MONOTONIC)
-                if deadline <= time { container.expire(at: time) }
+            if deadline == .max && !happened { continue }
+            let time = now(CLOCK_MONOTONIC)
+            if deadline <= time { container.expire(at: time) }
+            if happened {
+                tidyAt = time + Self.quietTime
+            } else if tidyAt <= time {
+                ctr_trim_memory()
+                tidyAt = .max
             }
         }
         container.pump.finish()

@@ -18,17 +18,17 @@ struct RuntimeCall {
         unlink(bundle + "/log.json")
         let words =
             [start.runtime, "--root", start.runtimeRoot, "--log", bundle + "/log.json", "--log-format", "json"] + action + [id]
-        var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) }
-        arguments.append(nil)
-        defer { for argument in arguments { free(argument) } }
-        let pid = arguments.withUnsafeMutableBufferPointer { arguments in
-            descriptors.withUnsafeBufferPointer { descriptors in
-                arguments.baseAddress.map {
-                    ctr_spawn_with(
-                        start.runtime, $0, ctr_environ(), bundle, descriptors.baseAddress, Int32(descriptors.count),
-                        UInt32(CTR_SPAWN_DIE_WITH_PARENT | CTR_SPAWN_OOM_NEUTRAL))
-                } ?? -EINVAL
-            }
+        let arguments = UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>.allocate(capacity: words.count + 1)
+        for index in 0..<words.count { arguments[index] = strdup(words[index]) }
+        arguments[words.count] = nil
+        defer {
+            for index in 0..<words.count { free(arguments[index]) }
+            arguments.deallocate()
+        }
+        let pid = descriptors.withUnsafeBufferPointer { descriptors in
+            ctr_spawn_with(
+                start.runtime, arguments, ctr_environ(), bundle, descriptors.baseAddress, Int32(descriptors.count),
+                UInt32(CTR_SPAWN_DIE_WITH_PARENT | CTR_SPAWN_OOM_NEUTRAL))
         }
         return try check("run", start.runtime, pid)
     }

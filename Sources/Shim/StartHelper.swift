@@ -13,11 +13,14 @@ enum StartHelper {
             throw ShimError("read record", StartRecord.fileName, "no such file in \(arguments.bundle)")
         }
         let address = "unix://" + start.socket
-        // Held until this process ends: the shim, which waits for it, serves when `guards` is written; a second helper sees it held.
+        // Held until this process ends; by then `guards` names the keeper, whose shim waits for the lock. So a second helper either finds the lock
+        // held, or a living keeper.
         let lock = Descriptor(owning: try Place.openLock(in: bundle.raw))
         let taken = ctr_ofd_lock(lock.raw, false)
         if taken == -EAGAIN || taken == -EACCES { return address }
         try shimErrors { () throws(SysError) in _ = try check("take lock of", arguments.bundle, taken) }
+
+        if let guards = try? GuardsRecord.read(in: bundle.raw), isAlive(guards.keeper) { return address }
 
         let plan = try Plan(bundle: bundle.raw, id: arguments.id)
         let keeper = try shimErrors { () throws(SysError) in
@@ -26,6 +29,13 @@ enum StartHelper {
         let bootID = try shimErrors { () throws(SysError) in try Linux.bootID() }
         try recordErrors { () throws(RecordError) in try GuardsRecord(keeper: keeper, bootID: bootID).write(in: bundle.raw) }
         return address
+    }
+
+    /// A zombie is not alive, although its identity is still there.
+    private static func isAlive(_ process: ProcessIdentity) -> Bool {
+        guard let pidfd = try? process.open() else { return false }
+        var ended = pollfd(fd: pidfd.raw, events: Int16(POLLIN), revents: 0)
+        return poll(&ended, 1, 0) == 0
     }
 
     /// What config.json says of the guards: whose the pipes are, and beside which control group the guards' own is.
@@ -72,7 +82,7 @@ enum StartHelper {
         let shim = String(decoding: buffer[..<length].map { UInt8(bitPattern: $0) }, as: UTF8.self)
         let directory = shim.utf8.lastIndex(of: UInt8(ascii: "/")).map { String(shim[...$0]) } ?? "/"
         return [
-            directory + "ctr-keeper", shim, "-namespace", arguments.namespace, "-id", arguments.id, "-bundle", arguments.bundle, "-dir",
+            start.keeper ?? directory + "ctr-keeper", shim, "-namespace", arguments.namespace, "-id", arguments.id, "-bundle", arguments.bundle, "-dir",
             start.incarnationDirectory, "run",
         ]
     }
@@ -94,13 +104,22 @@ enum StartHelper {
         var words: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) }
         words.append(nil)
 
-        // With CLONE_VFORK this process goes on when the keeper is executed or its start has failed.
+        // With CLONE_VFORK this process goes on when the keeper is executed or its start has failed; exec closes the pipe, a failure is in it.
+        let verdict = try pair("make pipe") { ctr_pipe2($0, O_CLOEXEC | O_NONBLOCK) }
+        // Above the numbers of the contract and their copies.
+        let teller = try check("duplicate descriptor", "pipe", ctr_fcntl_int(verdict.1, F_DUPFD_CLOEXEC, 128))
+        close(verdict.1)
         let child = try check("start keeper", "", ctr_clone3(0x4000, nil, group.unified))
-        if child == 0 { _exit(become(words, sources, systemd: group.systemd)) }
-        var status: Int32 = 0
-        if ctr_waitid(CTR_P_PID, child, &status, WNOHANG) == child {
+        if child == 0 {
+            var failure = become(words, sources, systemd: group.systemd)
+            _ = write(teller, &failure, 4)
+            _exit(127)
+        }
+        close(teller)
+        var failure: Int32 = 0
+        if read(verdict.0, &failure, 4) == 4 {
             unlink(socket)
-            throw SysError("start keeper", command[0], code: ctr_wifexited(status) ? ctr_wexitstatus(status) : EINTR)
+            throw SysError("start keeper", command[0], code: failure)
         }
         return try ProcessIdentity(current: child)
     }

@@ -17,7 +17,7 @@ extension Container {
             return
         }
         rootfs = parkedRootfs()
-        if stdoutWriter >= 0 { handOverPipes() }
+        if stdoutWriter >= 0 || stderrWriter >= 0 { handOverPipes() }
         if exit != nil {
             phase = .stopped
             pump.initEnded()

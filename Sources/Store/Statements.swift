@@ -5,9 +5,12 @@ extension Change {
     func apply(to database: Database) throws {
         switch self {
         case .insertContainer(let row):
-            let deleted = try database.cachedStatement(
-                sql: "SELECT payload FROM events WHERE topic = '/containers/delete' AND object = ? ORDER BY sequence DESC LIMIT 1")
-            if let record = try Data.fetchOne(deleted, arguments: [row.id]) { throw StoreError.deleted(record: [UInt8](record)) }
+            // What was run once, ended and was removed is not run again because its client asks for the answer that it missed.
+            if row.startNow {
+                let deleted = try database.cachedStatement(
+                    sql: "SELECT payload FROM events WHERE topic = '/containers/delete' AND object = ? ORDER BY sequence DESC LIMIT 1")
+                if let record = try Data.fetchOne(deleted, arguments: [row.id]) { throw StoreError.deleted(record: [UInt8](record)) }
+            }
             try database.cachedStatement(
                 sql: """
                     INSERT INTO containers (id, namespace, name, phase, image_id, record, start_now, attached, invented_name)

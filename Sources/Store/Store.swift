@@ -10,7 +10,7 @@ public final class Store: Sendable {
     static let eventLimit = 100_000
 
     public let path: String
-    private let connection: DatabaseQueue
+    let connection: DatabaseQueue
     /// Commits run here and nowhere else, so that the waiting ones form the next group.
     private let writer = DispatchQueue(label: "ctrd.store")
     private let waiting = Mutex<[Pending]>([])

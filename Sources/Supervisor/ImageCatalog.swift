@@ -85,6 +85,7 @@ final class ImageCatalog: Sendable {
         namespace: String, _ text: String, operation: String, exitCode: UInt32 = 1
     ) throws(SupervisorError) -> (manifest: Digest, name: String?) {
         let names = contents.withLock { $0.names[namespace] ?? [:] }
+        let exitCode: UInt32 = operation == "create container" ? 125 : 1
         if let reference = try? Reference(parsing: text) {
             if let row = names[reference.description], let digest = Digest(row.manifest) { return (digest, row.name) }
             // A name with a digest means that image, whatever the tag says today.

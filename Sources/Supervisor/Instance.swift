@@ -114,7 +114,7 @@ actor Instance {
     func move(
         to phase: TaskPhase, topic: Event.Topic, changes: [Change] = [], _ change: (inout TaskState) -> Void
     ) async -> Bool {
-        guard var task = state.task, task.row.phase.canBecome(phase) else { return false }
+        guard var task = state.task, task.row.phase.canBecome(phase) || (task.row.phase == phase && !task.proved) else { return false }
         task.row.phase = phase
         task.proved = true
         change(&task)

@@ -44,6 +44,11 @@ extension Instance {
         supervisor.registry.remove(id)
         initProcess = nil
         keeper = nil
+        // The last one to go takes the shared directories along, so that the host is as it was before the first. Not for an auto_remove
+        // container: the next of its kind would only make them again.
+        if !state.container.config.autoRemove && supervisor.registry.isEmpty {
+            try? await executor.blocking { supervisor.removeEmptyCgroups() }
+        }
     }
 
     // MARK: tasks
@@ -134,8 +139,13 @@ extension Instance {
         let shim = Shim(connection: open, id: id)
         defer { open.close() }
         do {
+            // A shim does not leave a living container; with force both are killed by their cgroups.
+            if state.task?.row.phase.hasEnded != true {
+                let info = try await shim.info(timeout: Self.shutdownDeadline)
+                if info.taskPID != 0 && !info.exited { return false }
+            }
             // Our own runtime leaves a cgroup and a directory, which we remove as cheaply ourselves; another may leave more.
-            if !usesOwnRuntime || state.task?.row.phase.hasEnded != true {
+            if !usesOwnRuntime {
                 do { try await shim.delete(timeout: Self.deleteDeadline) } catch let status as Status
                     where status.code == .notFound || status.code == .failedPrecondition
                 {}

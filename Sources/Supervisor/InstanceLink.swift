@@ -51,7 +51,7 @@ extension Instance {
             guard !Task.isCancelled && incarnation == number else { return }
             connection = nil
             newsOfLink()
-            if state.task?.row.phase.hasEnded != true { note { $0.guards = keeperEnded ? .lost : .keeperOnly } }
+            if state.task?.row.phase.hasEnded != true && !keeperEnded { note { $0.guards = .keeperOnly } }
             // The keeper paces its restarts itself; this bounds what a socket that only breaks can cost.
             if failures > 2 { await pause(milliseconds: Int64(min(10 << min(failures, 9), 5000))) }
         }
@@ -119,9 +119,10 @@ extension Instance {
         // A start that was interrupted is carried on by whoever found this link.
         guard info.started else { return }
         let phase: TaskPhase = info.paused ? .paused : .running
-        if task.row.phase != phase {
-            let topic: Event.Topic = task.row.phase == .starting ? .taskStart : phase == .paused ? .taskPaused : .taskResumed
-            let started = task.row.phase == .starting ? await startedTime() : task.row.started
+        if task.row.phase != phase || task.row.pid != Int32(clamping: info.taskPID) {
+            let topic: Event.Topic =
+                task.row.phase == .starting || task.row.phase == phase ? .taskStart : phase == .paused ? .taskPaused : .taskResumed
+            let started = topic == .taskStart ? await startedTime() : task.row.started
             let changes: [Change] = state.row.phase == .creating ? [.setPhase(id: id, .created)] : []
             if state.row.phase == .creating { state.row.phase = .created }
             await move(to: phase, topic: topic, changes: changes) { task in
@@ -172,7 +173,8 @@ extension Instance {
         guard let task = state.task, !task.row.phase.hasEnded else { return }
         note { task in
             task.keeperPID = 0
-            task.guards = connection == nil ? .lost : .shimOnly
+            // Whether the shim lives too, its connection tells.
+            if task.guards == .both { task.guards = .shimOnly }
         }
     }
 

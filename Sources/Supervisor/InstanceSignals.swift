@@ -23,6 +23,8 @@ extension Instance {
     func kill(signal: UInt32, all: Bool) async throws {
         guard (1...64).contains(signal) else { throw fail(.invalidArgument, "kill task", "no such signal: \(signal)") }
         let task = try requireRunning("kill task")
+        // What is frozen dies only when it thaws, which the kill by cgroup sees to; the shim sees the end all the same.
+        if task.row.phase == .paused && signal == UInt32(SIGKILL) { return try await killDirectly(signal: signal, all: true) }
         if let connection, task.guards != .unresponsive {
             do {
                 return try await Shim(connection: connection, id: id).kill(signal: signal, all: all, timeout: Self.callDeadline)

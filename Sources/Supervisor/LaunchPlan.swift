@@ -67,12 +67,11 @@ struct LaunchPlan: Sendable {
         try makeDirectory("rootfs", mode: 0o700, at: bundle.raw)
         let file = try Linux.open("config.json", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode: 0o600, at: bundle.raw)
         try writeAll(file.raw, spec.encoded(), name: "config.json")
-        var record = StartRecord(
+        let record = StartRecord(
             runtime: runtime, runtimeRoot: configuration.runtimeRoot(state.namespace), rootfsMode: usesOwnRuntime ? .detached : .mounted,
             socket: configuration.socket(state.namespace, state.id, incarnation),
-            incarnationDirectory: configuration.incarnationDirectory(state.namespace, state.id, incarnation)
+            incarnationDirectory: configuration.incarnationDirectory(state.namespace, state.id, incarnation), keeper: configuration.keeper
         ).record
-        record.set("keeper", configuration.keeper)
         try record.write(to: StartRecord.fileName, in: bundle.raw, durable: false)
         return bundle
     }
@@ -104,7 +103,7 @@ struct LaunchPlan: Sendable {
             ], directory: configuration.bundle(state.namespace, state.id), keeping: lock.raw, deadline: Self.helperDeadline)
         guard output.status == 0 else {
             throw SupervisorError(
-                .internal, "start guards", state.name, "ctr-shim: \(output.text.isEmpty ? "ended with status \(output.status)" : output.text)",
+                .internal, "start guards", state.name, output.text.isEmpty ? "ctr-shim ended with status \(output.status)" : output.text,
                 exitCode: 125)
         }
         let expected = "unix://" + configuration.socket(state.namespace, state.id, incarnation)

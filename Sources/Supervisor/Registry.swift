@@ -69,6 +69,8 @@ public final class Registry: Sendable {
         return states.sorted { ($0.created, $0.id) > ($1.created, $1.id) }
     }
 
+    var isEmpty: Bool { contents.withLock { $0.entries.isEmpty } }
+
     func instances() -> [Instance] { contents.withLock { $0.entries.values.map(\.instance) } }
 
     /// The container that `text` names: its id, its name, or the start of exactly one id.

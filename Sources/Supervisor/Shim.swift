@@ -109,7 +109,7 @@ struct Shim: Sendable {
     func shutdown(timeout: TimeAmount) async throws {
         var request = Containerd_Task_V2_ShutdownRequest()
         request.id = id
-        // A stopped container need not have been deleted: of our own runtime we remove what is left ourselves.
+        // Also while it still has the ended container: what that leaves is removed by the caller.
         request.now = true
         do {
             let _: Google_Protobuf_Empty = try await connection.call(Self.task, "Shutdown", request, timeout: timeout)

@@ -2,9 +2,9 @@ import CtrProto
 import Glibc
 import Linux
 import Logging
+import NIOCore
 import Store
 import SwiftProtobuf
-import Synchronization
 import TTRPC
 
 /// Containers and tasks: what clients ask for, carried out; what happens to containers, recorded; and after a restart, what was.
@@ -18,7 +18,6 @@ public final class Supervisor: Sendable {
     let catalog: ImageCatalog
     public let registry = Registry()
     private let rebuilt: Bool
-    private let reconciled = Mutex(false)
 
     /// Loads what the database knows, or with `rebuild` what is on the disk. Nothing is adopted and nothing answered yet. Blocking.
     public init(configuration: Configuration, executor: Executor, store: Store, rebuild: Bool, logger: Logger) throws {
@@ -47,8 +46,21 @@ public final class Supervisor: Sendable {
 
     // MARK: after the start
 
-    /// Finds out what became of every container, each by itself, then removes what belongs to none.
-    public func reconcile() async {
+    /// Begins to find out what became of every container, each by itself; afterwards what belongs to none is removed. Returns when all is
+    /// found out, or after `patience`: a shim that does not answer holds up nobody.
+    public func reconcile(patience: TimeAmount) async {
+        let promise = executor.loop.makePromise(of: Void.self)
+        let timer = executor.loop.scheduleTask(in: patience) { promise.succeed() }
+        executor.spawn { [self] in
+            await adoptAll()
+            promise.succeed()
+            timer.cancel()
+            await sweep()
+        }
+        try? await promise.futureResult.get()
+    }
+
+    private func adoptAll() async {
         let instances = registry.instances()
         let started = now(CLOCK_MONOTONIC)
         if rebuilt { await writeRebuilt(instances) }
@@ -63,8 +75,6 @@ public final class Supervisor: Sendable {
         for task in tasks { await task.value }
         logger.info(
             "containers found", metadata: ["count": "\(instances.count)", "milliseconds": "\((now(CLOCK_MONOTONIC) - started) / 1_000_000)"])
-        await sweep()
-        reconciled.withLock { $0 = true }
     }
 
     private func writeRebuilt(_ instances: [Instance]) async {

@@ -73,6 +73,18 @@ public struct FrameDecoder: Sendable {
         skip = 0
     }
 
+    /// The same of bytes that were just read, without the generic machinery: in a small process that costs pages of memory.
+    public mutating func feed(_ bytes: UnsafeRawBufferPointer) {
+        let skipped = min(skip, bytes.count)
+        skip -= skipped
+        guard skipped < bytes.count, let base = bytes.baseAddress else { return }
+        if start > 0 && start == buffer.count {
+            buffer.removeAll(keepingCapacity: buffer.capacity <= 1 << 16)
+            start = 0
+        }
+        buffer.append(contentsOf: UnsafeRawBufferPointer(start: base + skipped, count: bytes.count - skipped))
+    }
+
     /// The next complete frame, nil until more bytes are fed. Frames of unknown type are dropped silently.
     public mutating func next() -> Event? {
         while buffer.count - start >= Frame.headerLength {

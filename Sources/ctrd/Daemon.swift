@@ -10,6 +10,8 @@ import Supervisor
 
 /// The running manager: its locks, its database, its socket, its supervisor, made in this order.
 struct Daemon {
+    private static let patience = TimeAmount.milliseconds(300)
+
     private let configuration: Configuration
     private let supervisor: Supervisor
     private let locks: [Int32]
@@ -30,10 +32,12 @@ struct Daemon {
                 configuration: configuration, executor: executor, store: opened.store, rebuild: opened.damage != nil, logger: logger)
         } catch { throw StartupError("\(error)") }
 
-        // The socket answers from what the database says; meanwhile each container is looked at.
+        // Connections are taken from now on, and answered once the containers are found again: soon, or after a bounded while without those
+        // whose shims are silent.
         let supervisor = supervisor
         let server = Server(supervisor: supervisor, executor: executor, logger: logger)
         executor.spawn {
+            await supervisor.reconcile(patience: Self.patience)
             do {
                 _ = try await server.serve(socket)
                 logger.info("listening", metadata: ["address": "\(configuration.address)", "root": "\(configuration.root)"])
@@ -41,7 +45,6 @@ struct Daemon {
                 complain("cannot serve \(configuration.address): \(error)")
                 _exit(1)
             }
-            await supervisor.reconcile()
         }
     }
 

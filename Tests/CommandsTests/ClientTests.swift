@@ -17,16 +17,17 @@ final class ClientTests: XCTestCase {
     }
 
     func testErrorsBecomeExitStatuses() throws {
-        XCTAssertEqual(Failure(try status(127), fallback: 125).code, 127)
-        XCTAssertEqual(Failure(try status(126)).code, 126)
-        XCTAssertEqual(Failure(try status(nil), fallback: 125).code, 125)
-        XCTAssertEqual(Failure(try status(nil)).code, 1)
-        XCTAssertEqual(Failure(try status(0)).code, 1)
-        XCTAssertEqual(Failure(try status(4096), fallback: 125).code, 125)
+        XCTAssertEqual(Failure(try status(127), .run).code, 127)
+        XCTAssertEqual(Failure(try status(126), .start).code, 126)
+        XCTAssertEqual(Failure(try status(125), .plain).code, 1)
+        XCTAssertEqual(Failure(try status(nil), .run).code, 125)
+        XCTAssertEqual(Failure(try status(nil), .start).code, 1)
+        XCTAssertEqual(Failure(try status(0), .start).code, 1)
+        XCTAssertEqual(Failure(try status(4096), .run).code, 125)
         let gone = ClientError.cannotConnect(path: "/run/ctrd/ctrd.sock", code: ENOENT)
         XCTAssertEqual(Failure(gone).message, "cannot connect to ctrd at /run/ctrd/ctrd.sock: No such file or directory (is ctrd running?)")
-        XCTAssertEqual(Failure(gone, fallback: Run.failureCode).code, 125)
-        XCTAssertEqual(Failure(gone, fallback: Ps.failureCode).code, 1)
+        XCTAssertEqual(Failure(gone, Run.statuses).code, 125)
+        XCTAssertEqual(Failure(gone, Ps.statuses).code, 1)
     }
 
     func testWhichErrorsAreOutages() {

@@ -255,6 +255,18 @@ final class ImportTests: TemporaryDirectoryTests {
         XCTAssertEqual(
             try store.resolveUser("bob", image: simple), ResolvedUser(uid: 1000, gid: 1000, additionalGids: [1000, 10], home: "/home/bob"))
 
+        XCTAssertEqual(try store.resolveUser("", image: simple).uid, 0)
+        var fixture = ImageFixture.simple()
+        fixture.user = "bob:wheel"
+        let named = try importing(ImageFixture.tar(fixture.layout()))[0]
+        XCTAssertEqual(
+            try store.resolveUser("", image: named), ResolvedUser(uid: 1000, gid: 10, additionalGids: [10], home: "/home/bob"), "as it says"
+        )
+        XCTAssertEqual(try store.resolveUser("0", image: named).uid, 0)
+        fixture.user = "4294967296"
+        let wrapping = try importing(ImageFixture.tar(fixture.layout()))[0]
+        XCTAssertThrowsError(try store.resolveUser("", image: wrapping), "never uid 0")
+
         func image(_ build: (inout TarBuilder) -> Void) throws -> LoadedImage {
             var fixture = ImageFixture.simple()
             fixture.layer(build)

@@ -55,7 +55,7 @@ final class TarReaderTests: XCTestCase {
         let found = try entries { tar in
             tar.pax([
                 ("path", name), ("uid", "2000000"), ("gid", "7"), ("mtime", "1234567890.123456789"), ("SCHILY.xattr.user.a", "v"),
-                ("comment", "x"), ("linkpath", ""),
+                ("comment", ""), ("gname", "somebody"),
             ])
             tar.file("short")
             tar.file("next")
@@ -92,6 +92,16 @@ final class TarReaderTests: XCTestCase {
         assertRefused("global") { $0.pax([("size", "4")], type: "g") }
         assertRefused("global") { $0.pax([("linkpath", "4")], type: "g") }
         assertRefused("global") { $0.pax([("SCHILY.xattr.user.x", "4")], type: "g") }
+    }
+
+    func testOldDirectoriesEndWithASlash() throws {
+        let found = try entries { tar in
+            var header = TarBuilder.Header("d/")
+            header.type = 0
+            header.magic = []
+            tar.add(header)
+        }
+        XCTAssertEqual(found.map(\.kind), [.directory])
     }
 
     func testGNULongNames() throws {
@@ -157,6 +167,13 @@ final class TarReaderTests: XCTestCase {
         refuse("out of range") { $0.uid = [0x80, 0, 0, 0, 0x80, 0, 0, 0] }
         refuse("out of range") { $0.gid = [UInt8](repeating: 0xff, count: 8) }
         refuse("truncated") { $0.size = TarBuilder.octal(1 << 30, 12) }
+        refuse("an entry of") { $0.size = [0x80, 0, 0, 0, 0x7f] + [UInt8](repeating: 0xff, count: 7) }
+        for size in [Int64.max, Int64.max - 511, 1 << 51] {
+            assertRefused("an entry of") { tar in
+                tar.pax([("size", "\(size)")])
+                tar.file("x")
+            }
+        }
     }
 
     func testMalformedHeadersAreRefused() {
@@ -173,7 +190,30 @@ final class TarReaderTests: XCTestCase {
         }
         assertRefused("unknown entry type") { $0.node("a", type: "V") }
         assertRefused("sparse") { $0.node("a", type: "S") }
+        assertRefused("mode") { tar in
+            var header = TarBuilder.Header("a")
+            header.mode = 0o77_777_777
+            tar.add(header)
+        }
         assertRefused("without a name") { $0.file("") }
+        assertRefused("name of a directory") { $0.file("d/") }
+        assertRefused("name of a directory") { tar in
+            tar.long("L", "file")
+            tar.file("d/")
+        }
+        assertRefused("without a name") { tar in
+            var header = TarBuilder.Header("")
+            header.prefix = [0x62]
+            tar.add(header)
+        }
+        for magic in ["ustar  \u{0}", "\u{0}"] {
+            assertRefused("name prefix") { tar in
+                var header = TarBuilder.Header("a")
+                header.magic = Array(magic.utf8)
+                header.prefix = [0x62]
+                tar.add(header)
+            }
+        }
         assertRefused("without a target") { $0.link("a", to: "") }
         assertRefused("single zero block") { tar in
             tar.bytes += [UInt8](repeating: 0, count: 512)
@@ -192,7 +232,8 @@ final class TarReaderTests: XCTestCase {
     func testMalformedPaxIsRefused() {
         for raw in [
             "6 a=b\nx", "06 a=b\n", "6 a=b ", "6  a=b", "6 ab\n\n", "4 =\n", "99 a=b\n", "x", "-6 a=b\n", "6 a=b\n\u{0}\u{0}",
-            "99999999999 a=b\n", "12 path=a\u{0}bc\n", "12 size=-123\n", "9 uid=1x\n", "11 mtime=1-\n", "13 mtime=1.x5\n",
+            "99999999999 a=b\n", "12 path=a\u{0}bc\n", "12 size=-123\n", "8 size=\n", "8 path=\n", "9 uid=1x\n", "11 mtime=1-\n",
+            "13 mtime=1.x5\n",
             "22 GNU.sparse.major=1\n", "16 SCHILY.xattr.=\n", "9 uid=1\n9 uid=2\n",
         ] {
             var tar = TarBuilder()

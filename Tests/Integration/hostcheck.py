@@ -8,12 +8,12 @@ from pathlib import Path
 KINDS = ("process", "mount", "cgroup", "namespace", "socket", "file")
 OUR_PROGRAMS = ("ctrd", "ctr-shim", "ctr-keeper", "ctrun", "ctrctl")
 NAMESPACES = ("mnt", "pid", "net", "uts", "ipc", "cgroup", "user")
-# Rows are in the database, not in files of their own; its side files come and go.
-DATABASE = re.compile(r"(^|/)(ctrd\.db(-\w+)?|ctrd\.lock)$")
+# Rows are in the database, not in files of their own, and its side files come and go; compiled seccomp programs are kept for the next container.
+DATABASE = re.compile(r"(^|/)(ctrd\.db(-\w+)?|ctrd\.lock|runtime/[^/]+/\.seccomp/[0-9a-f]+)$")
 # Directories that hold one directory for each namespace or container, and stay when they are empty.
 NAME = r"[a-z0-9][a-z0-9_.-]*"
 SHELF = re.compile(rf"root|state|root/(snapshots|content)(/(layers|ingest|blobs|blobs/sha256))?|root/(containers|snapshots/containers)(/{NAME})?"
-                   rf"|state/(s|runtime|runtime/{NAME}|{NAME})")
+                   rf"|state/(s|runtime|runtime/{NAME}|runtime/{NAME}/\.seccomp|{NAME})")
 
 
 @dataclass

@@ -220,6 +220,14 @@ def alive(pid):
     return found is not None and found[0] not in "ZX"
 
 
+def arguments(pid):
+    """As argv, but nothing of a process that is gone."""
+    try:
+        return argv(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 # --- a container's directories ----------------------------------------------------------------------------------------
 
 BUSYBOX = "/bin/busybox"
@@ -382,11 +390,12 @@ class Container:
         """Whatever the test left of it, ended by pid."""
         for client in self.clients:
             client.close()
-        keeper = self.keeper
-        guards = [keeper, *children(keeper)] if keeper and stat(keeper) else []
-        lost = read_record(f"{self.bundle}/pid")
-        if lost and stat(int(lost["pid"])) and stat(int(lost["pid"]))[2] == int(lost["start_time"]):
-            guards.append(int(lost["pid"]))
+        guards = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self.directory in arguments(pid)]
+        # Keepers first: they start nothing any more.
+        guards.sort(key=lambda pid: "keeper" not in arguments(pid)[0])
+        init = read_record(f"{self.bundle}/pid")
+        if init and stat(int(init["pid"])) and stat(int(init["pid"]))[2] == int(init["start_time"]):
+            guards.append(int(init["pid"]))
         for pid in guards:
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -79,6 +79,18 @@ final class RootFSTests: XCTestCase {
         XCTAssertEqual(try RootFS.entries(of: tree.root.raw), [])
     }
 
+    func testATreeWithNamesThatAreNoTextAndManyLevelsIsRemoved() throws {
+        let tree = try rootFS()
+        var directory = try tree.makeDirectories("/x")
+        for level in 0..<700 {
+            let name: [CChar] = level % 2 == 0 ? [-1, -2, 0] : [97, 0]
+            XCTAssertEqual(mkdirat(directory.raw, name, 0o755), 0)
+            directory = Descriptor(owning: try check("open", "", ctr_openat(directory.raw, name, CTR_O_PATH | O_DIRECTORY | O_CLOEXEC, 0)))
+        }
+        try RootFS.removeTree(tree.root.raw, "x")
+        XCTAssertEqual(try RootFS.entries(of: tree.root.raw), [])
+    }
+
     func testNamesThatCannotBeCreatedAreRefused() {
         for bad in ["", "/", "..", "a/..", "a/.", String(repeating: "n", count: 256), String(repeating: "a/", count: 3000) + "b"] {
             XCTAssertNotNil(code { _ = try RootFS.split(bad) }, bad)

@@ -136,6 +136,10 @@ long ctr_send_fd(int socket, const void *data, size_t length, int fd, int flags)
 long ctr_recv_fd(int socket, void *data, size_t length, int *fd, int flags);
 int ctr_set_peek_offset(int socket, int offset);
 
+/* --- memory --- */
+/* Gives back what a process with one thread has used and does not need now: free pages of the heap, and the stack below the caller. */
+void ctr_trim_memory(void);
+
 /* --- checksums --- */
 /* CRC-32 (polynomial 0xEDB88320) of data that follows what gave `before`; 0 to begin. */
 uint32_t ctr_crc32(uint32_t before, const void *data, size_t length);

@@ -14,14 +14,13 @@ protocol HasExamples {
 /// A word of the command line that does something.
 protocol Command: ParsableCommand, HasExamples {
     var global: GlobalOptions { get }
-    /// What the program exits with when the command fails and the error brings no status of its own.
-    static var failureCode: Int32 { get }
+    static var statuses: Statuses { get }
     /// Does it and returns the exit status. Throws ``Failure`` or ``ClientError``.
     func perform(_ manager: Manager) throws -> Int32
 }
 
 extension Command {
-    static var failureCode: Int32 { Failure.general }
+    static var statuses: Statuses { .plain }
 
     // swift-format-ignore: AllPublicDeclarationsHaveDocumentation
     func run() throws { throw ExitCode(try perform(try global.manager())) }
@@ -36,7 +35,7 @@ struct Targets: ParsableArguments {
 /// Calls `method` for each id, prints what `show` makes of each answer, and errors as they come. The status is that of the last
 /// error, or 0.
 func forEach<Request, Response>(
-    _ ids: [String], _ manager: Manager, _ method: Method<Request, Response>, patient: Bool = false,
+    _ ids: [String], _ manager: Manager, _ method: Method<Request, Response>, patient: Bool = false, _ statuses: Statuses = .plain,
     request: (String) -> Request, show: @escaping (String, Response) throws(Failure) -> Void
 ) throws -> Int32 {
     var status: Int32 = 0
@@ -48,7 +47,7 @@ func forEach<Request, Response>(
                 status = error.code
             }
         } catch {
-            let failure = Failure(error)
+            let failure = Failure(error, statuses)
             Console.error(failure.message)
             status = failure.code
         }

@@ -108,22 +108,22 @@ public enum Program {
     }
 
     private static func perform<Chosen: ParsableCommand>(_ type: Chosen.Type, _ arguments: [String]) -> Int32 {
+        let statuses = (type as? any Command.Type)?.statuses ?? .plain
         do {
             let takesContainer = type == Run.self || type == Create.self
             var command = try type.parseAsRoot(takesContainer ? JoinedValues.separated(arguments) : arguments)
             try command.run()
             return 0
         } catch let error as ClientError {
-            let failure = Failure(error, fallback: (type as? any Command.Type)?.failureCode ?? Failure.general)
+            let failure = Failure(error, statuses)
             Console.error(failure.message)
             return failure.code
         } catch let failure as Failure {
             Console.error(failure.message)
-            let fallback = (type as? any Command.Type)?.failureCode ?? Failure.general
-            return failure.code == Failure.general ? fallback : failure.code
+            return failure.code == Failure.general ? statuses.failure : failure.code
         } catch let error as SysError {
             Console.error(error.description)
-            return (type as? any Command.Type)?.failureCode ?? Failure.general
+            return statuses.failure
         } catch let code as ExitCode {
             return code.rawValue
         } catch {

@@ -19,7 +19,7 @@ struct Run: Command {
         "ctrctl run -d --name web -v /srv/www:/www:ro -m 64m busybox httpd -f -h /www",
         "ctrctl run --rm -e LANG=C -w /tmp --cpus 0.5 --pids-limit 20 busybox sh -c 'env; pwd'",
     ]
-    static var failureCode: Int32 { Failure.usage }
+    static var statuses: Statuses { .run }
 
     @Flag(name: .shortAndLong, help: "Do not stay: print the id of the container and return.")
     var detach = false
@@ -82,6 +82,8 @@ struct Create: Command {
         "ctrctl create --name job busybox sh -c 'date; sleep 5'",
         "ctrctl start $(ctrctl create busybox true)",
     ]
+
+    static var statuses: Statuses { .start }
 
     @OptionGroup var container: ContainerOptions
     @OptionGroup var global: GlobalOptions

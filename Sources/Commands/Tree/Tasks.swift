@@ -116,11 +116,13 @@ struct Start: Command {
     static let configuration = CommandConfiguration(
         commandName: "start", _superCommandName: "ctrctl", abstract: "Start containers that were created or have ended.")
     static let examples = ["ctrctl start web"]
+    static var statuses: Statuses { .start }
+
     @OptionGroup var targets: Targets
     @OptionGroup var global: GlobalOptions
 
     func perform(_ manager: Manager) throws -> Int32 {
-        try forEach(targets.ids, manager, API.startTask) { id in
+        try forEach(targets.ids, manager, API.startTask, Self.statuses) { id in
             var request = Ctr_V1_StartTaskRequest()
             request.namespace = manager.namespace
             request.container = id

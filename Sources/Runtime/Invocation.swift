@@ -1,5 +1,5 @@
 /// What the command line asks for. Flags are runc's: "--flag value", "--flag=value", single dashes too; "--" ends them.
-struct CommandLine: Equatable {
+struct Invocation: Equatable {
     enum LogFormat: String { case text, json }
 
     enum Command: Equatable {
@@ -48,7 +48,8 @@ struct CommandLine: Equatable {
             case "debug": debug = try words.bool()
             case "systemd-cgroup":
                 if try words.bool() {
-                    throw RuntimeError("--systemd-cgroup is not supported: give linux.cgroupsPath as a path such as /parent/id and leave the flag out")
+                    throw RuntimeError(
+                        "--systemd-cgroup is not supported: give linux.cgroupsPath as a path such as /parent/id and leave the flag out")
                 }
             case "rootless":
                 if try !["auto", "false"].contains(words.value(flag)) { throw RuntimeError("--rootless is not supported: run as root") }
@@ -121,7 +122,7 @@ struct CommandLine: Equatable {
 
 /// Flags of commands; which command takes which is one table.
 private struct Flags {
-    var create = CommandLine.CreateOptions()
+    var create = Invocation.CreateOptions()
     var detach = false
     var all = false
     var force = false
@@ -130,7 +131,13 @@ private struct Flags {
 
     private static let accepted: [(command: String, flags: [String])] = [
         ("create", ["bundle", "b", "pid-file", "console-socket", "no-pivot", "no-new-keyring", "preserve-fds"]),
-        ("run", ["bundle", "b", "pid-file", "console-socket", "no-pivot", "no-new-keyring", "preserve-fds", "detach", "d", "keep", "no-subreaper"]),
+        (
+            "run",
+            [
+                "bundle", "b", "pid-file", "console-socket", "no-pivot", "no-new-keyring", "preserve-fds", "detach", "d", "keep",
+                "no-subreaper",
+            ]
+        ),
         ("kill", ["all", "a"]), ("delete", ["force", "f"]), ("list", ["quiet", "q", "format", "f"]), ("spec", ["bundle", "b"]),
     ]
 
@@ -146,7 +153,9 @@ private struct Flags {
         case "no-new-keyring": create.noNewKeyring = try words.bool()
         case "preserve-fds":
             let text = try words.value(flag)
-            guard let count = Int32(text), (0...1024).contains(count) else { throw RuntimeError("--preserve-fds must be a number from 0 to 1024") }
+            guard let count = Int32(text), (0...1024).contains(count) else {
+                throw RuntimeError("--preserve-fds must be a number from 0 to 1024")
+            }
             create.preservedDescriptors = count
         case "detach", "d": detach = try words.bool()
         case "all", "a": all = try words.bool()
