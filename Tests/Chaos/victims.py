@@ -114,10 +114,14 @@ class Traps:
         for name in self.place.glob("arm-*"):
             name.unlink(missing_ok=True)
         if self.tracer is not None:
-            self.tracer.terminate()
-            self.tracer.wait(20)
-            self.tracer.stderr.close()
-            self.tracer = None
+            tracer, self.tracer = self.tracer, None
+            tracer.terminate()
+            try:
+                tracer.wait(2)
+            except subprocess.TimeoutExpired:
+                tracer.kill()  # the kernel lets go of what it held
+                tracer.wait(20)
+            tracer.stderr.close()
         for pid in (p for p in map(int, filter(str.isdigit, os.listdir("/proc"))) if events.comm(p) == "strace"):
             if str(self.trace) in events.cmdline(pid):
                 try:
@@ -125,7 +129,7 @@ class Traps:
                 except OSError:
                     continue
                 if not events.readable([tracer.fd], 0.5):
-                    tracer.kill(15)
+                    tracer.kill()
                     tracer.wait(10)
 
     def landed(self, number):

@@ -106,13 +106,15 @@ def hierarchies():
             yield line.split(" ")[4]
 
 
-def cgroups(scope):
+def cgroups(scope, shared=False):
+    """Of containers and guards; with shared also the directories that they are made in, which may stay for the next one."""
     found = set()
     for hierarchy in hierarchies():
         for directory, names, _ in os.walk(hierarchy):
             for name in names:
                 path = os.path.join(directory, name)
-                if scope.in_cgroup(path):
+                below = path[path.find(f"/{scope.cgroup_parent}/") + len(scope.cgroup_parent) + 2:] if f"/{scope.cgroup_parent}/" in path else ""
+                if scope.in_cgroup(path) and (shared or "/" in below):
                     found.add(path)
     return found
 
