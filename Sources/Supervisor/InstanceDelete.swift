@@ -73,7 +73,8 @@ extension Instance {
             throw fail(.failedPrecondition, operation, "container \(name) (\(state.shortID)) is \(what): \(hint)")
         }
         if task.row.phase == .starting { return }
-        do { try await kill(signal: UInt32(SIGKILL), all: true) } catch let error as SupervisorError where error.code == .failedPrecondition {}
+        do { try await kill(signal: UInt32(SIGKILL), all: true) } catch let error as SupervisorError where error.code == .failedPrecondition
+        {}
         let alarm = executor.loop.scheduleTask(in: Self.killDeadline) { [self] in
             _ = executor.spawn { await self.killLast() }
         }

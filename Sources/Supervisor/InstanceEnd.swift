@@ -85,7 +85,9 @@ extension Instance {
             if lost { task.guards = .none }
         }
         guard moved else { return }
-        logger.debug("task ended", metadata: logContext.merging(["code": "\(exit.code.map { "\($0)" } ?? "unknown")", "source": "\(exit.source)"]) { $1 })
+        logger.debug(
+            "task ended",
+            metadata: logContext.merging(["code": "\(exit.code.map { "\($0)" } ?? "unknown")", "source": "\(exit.source)"]) { $1 })
         if let initWatch { supervisor.watcher.cancel(initWatch) }
         initWatch = nil
         let waiters = exitWaiters
@@ -111,7 +113,8 @@ extension Instance {
             }
             if task.row.phase.hasEnded {
                 if task.row.exit == nil {
-                    throw fail(.failedPrecondition, "wait for task", task.row.error.isEmpty ? "container \(name) did not start" : task.row.error)
+                    throw fail(
+                        .failedPrecondition, "wait for task", task.row.error.isEmpty ? "container \(name) did not start" : task.row.error)
                 }
                 return
             }
@@ -137,7 +140,8 @@ extension Instance {
 
     // MARK: auto_remove
 
-    /// Removes an ended `auto_remove` container: at once, or, when a client promised to do it, once that client has been absent for a while.
+    /// Removes an ended `auto_remove` container: at once, or, when a client promised to do it, once that client has been absent for a
+    /// while.
     func armRemoval() {
         removalTimer?.cancel()
         removalTimer = nil

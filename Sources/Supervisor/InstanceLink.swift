@@ -212,7 +212,8 @@ extension Instance {
 
     // MARK: after a restart of the manager
 
-    /// Finds out what became of the task while no manager looked, and goes on watching it. Returns with a verdict, or when the shim is silent.
+    /// Finds out what became of the task while no manager looked, and goes on watching it. Returns with a verdict, or when the shim is
+    /// silent.
     func adopt() async throws {
         try await perform(.adopt) { instance in try await instance.adoptNow() }
     }

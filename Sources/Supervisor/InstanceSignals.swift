@@ -74,11 +74,14 @@ extension Instance {
         do { try await kill(signal: wanted, all: false) } catch {
             if state.task?.row.phase.hasEnded != true { throw error }
         }
-        let timer = milliseconds < 0 ? nil : executor.loop.scheduleTask(in: .milliseconds(milliseconds)) { [self] in
-            _ = executor.spawn {
-                if await self.state.task?.row.phase.hasEnded == false { try? await self.kill(signal: UInt32(SIGKILL), all: true) }
+        let timer =
+            milliseconds < 0
+            ? nil
+            : executor.loop.scheduleTask(in: .milliseconds(milliseconds)) { [self] in
+                _ = executor.spawn {
+                    if await self.state.task?.row.phase.hasEnded == false { try? await self.kill(signal: UInt32(SIGKILL), all: true) }
+                }
             }
-        }
         defer { timer?.cancel() }
         try await waitForEnd()
     }
