@@ -82,7 +82,8 @@ enum StartHelper {
         let shim = String(decoding: buffer[..<length].map { UInt8(bitPattern: $0) }, as: UTF8.self)
         let directory = shim.utf8.lastIndex(of: UInt8(ascii: "/")).map { String(shim[...$0]) } ?? "/"
         return [
-            start.keeper ?? directory + "ctr-keeper", shim, "-namespace", arguments.namespace, "-id", arguments.id, "-bundle", arguments.bundle, "-dir",
+            start.keeper ?? directory + "ctr-keeper", shim, "-namespace", arguments.namespace, "-id", arguments.id, "-bundle",
+            arguments.bundle, "-dir",
             start.incarnationDirectory, "run",
         ]
     }
