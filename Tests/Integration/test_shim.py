@@ -88,7 +88,12 @@ def kill_and_wait(pid):
     """SIGKILL, then until the process is nobody's any more or a zombie."""
     began = stat(pid)
     os.kill(pid, signal.SIGKILL)
-    eventually(lambda: stat(pid) is None or stat(pid)[0] == "Z" or stat(pid)[2] != began[2], f"{pid} is gone")
+
+    def gone():
+        now = stat(pid)
+        return now is None or now[0] == "Z" or now[2] != began[2]
+
+    eventually(gone, f"{pid} is gone")
 
 
 # --- a container's life ----------------------------------------------------------------------------------------------
