@@ -57,8 +57,9 @@ final class ImageCatalog: Sendable {
         return image
     }
 
-    /// Who `name` is in the image (empty: as the image says). The image's files are read once. Blocking.
-    func user(_ name: String, image: LoadedImage) throws -> ResolvedUser {
+    /// Who `asked` is in the image (empty: as the image says). The image's files are read once. Blocking.
+    func user(_ asked: String, image: LoadedImage) throws -> ResolvedUser {
+        let name = asked.isEmpty ? image.configuration.user.untrusted : asked
         let key = "\(image.manifest) \(name)"
         if let user = contents.withLock({ $0.users[key] }) { return user }
         let user = try images.resolveUser(name, image: image)
@@ -80,7 +81,9 @@ final class ImageCatalog: Sendable {
     func count(namespace: String) -> Int { Set(rows(namespace: namespace).map(\.manifest)).count }
 
     /// What `text` names: a reference, an id with or without "sha256:", or the start of exactly one id.
-    func resolve(namespace: String, _ text: String, operation: String) throws(SupervisorError) -> (manifest: Digest, name: String?) {
+    func resolve(
+        namespace: String, _ text: String, operation: String, exitCode: UInt32 = 1
+    ) throws(SupervisorError) -> (manifest: Digest, name: String?) {
         let names = contents.withLock { $0.names[namespace] ?? [:] }
         let exitCode: UInt32 = operation == "create container" ? 125 : 1
         if let reference = try? Reference(parsing: text) {

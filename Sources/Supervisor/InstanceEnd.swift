@@ -23,7 +23,11 @@ extension Instance {
 
     private func exitRecord() async -> ExitRecord? {
         let directory = incarnationDirectory
-        let read = try? await executor.blocking { try ExitRecord.read(in: try Linux.open(directory, O_RDONLY | O_DIRECTORY).raw) }
+        let read = try? await executor.blocking {
+            // Held by a name: a descriptor that is only an expression is closed before the call that it is for.
+            let opened = try Linux.open(directory, O_RDONLY | O_DIRECTORY)
+            return try ExitRecord.read(in: opened.raw)
+        }
         return read ?? nil
     }
 

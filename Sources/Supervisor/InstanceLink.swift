@@ -137,7 +137,10 @@ extension Instance {
 
     private func startedTime() async -> Int64 {
         let bundle = bundle
-        let record = try? await executor.blocking { try PidRecord.read(in: try Linux.open(bundle, O_RDONLY | O_DIRECTORY).raw) }
+        let record = try? await executor.blocking {
+            let opened = try Linux.open(bundle, O_RDONLY | O_DIRECTORY)
+            return try PidRecord.read(in: opened.raw)
+        }
         return (record ?? nil)?.started ?? now(CLOCK_REALTIME)
     }
 

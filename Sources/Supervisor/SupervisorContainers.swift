@@ -19,7 +19,7 @@ extension Supervisor {
         try checks.check()
         if !request.id.isEmpty, let instance = registry.instance(request.id) { return try await again(request, instance) }
         try host.check(request.config, container: request.name.isEmpty ? String(request.id.prefix(12)) : request.name)
-        let (manifest, _) = try catalog.resolve(namespace: request.namespace, request.image, operation: "create container")
+        let (manifest, _) = try catalog.resolve(namespace: request.namespace, request.image, operation: "create container", exitCode: 125)
         let command = try await command(of: request, manifest, checks)
         let state = newState(request, manifest, command)
         // What is started at once is checked by that; what is only made should not fail much later.
