@@ -117,6 +117,12 @@ def cgroups(scope):
     return found
 
 
+def is_shelf(path, scope):
+    """The engine's own directory and those of namespaces below it, which hold containers and go with the last that was not removed by itself, or
+    with the manager; what is in them is told by the process or the directory below."""
+    return os.path.basename(path) == scope.cgroup_parent or os.path.basename(os.path.dirname(path)) == scope.cgroup_parent
+
+
 def namespaces(scope, processes):
     """Namespaces of the test's processes, or held by their descriptors, or pinned by a mount, that no other process lives in."""
     inside, outside, device = {}, set(), os.stat("/proc/self/ns/net").st_dev
@@ -193,7 +199,7 @@ def snapshot(scope):
     return {
         "process": {describe(pid) for pid in living},
         "mount": mounts(scope),
-        "cgroup": cgroups(scope),
+        "cgroup": {path for path in cgroups(scope) if not is_shelf(path, scope)},
         "namespace": namespaces(scope, set(living)),
         "socket": sockets(scope),
         "file": files(scope),

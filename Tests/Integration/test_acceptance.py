@@ -1,6 +1,7 @@
 """Twenty containers and five deaths of their manager, two of them in the middle of a `run`."""
 import checks
 import events
+import hostcheck
 from events import Pid
 from harness import IMAGE, World
 
@@ -84,5 +85,6 @@ def test_acceptance():
         host["process"] = set()
         for kind in host:
             assert after[kind] == host[kind], kind
+        assert hostcheck.cgroups(world.scope) == set(), "the engine's own directories are gone too"
     finally:
         world.close()

@@ -37,7 +37,7 @@ def test_nothing_of_the_host_is_mounted_in_it(world):
 
 
 def test_it_holds_no_descriptor_but_its_streams(world):
-    assert world.sh("ls /proc/1/fd").split() == ["0", "1", "2"]
+    assert world.sh("ls /proc/1/fd; true").split() == ["0", "1", "2"]
 
 
 def test_capabilities_are_dockers(world):
@@ -61,7 +61,8 @@ def test_seccomp_refuses_a_user_namespace(world):
 
 @pytest.mark.parametrize("what", ["mount -t tmpfs none /tmp", "umount /proc", "hostname other", "chroot /proc/1/root mount -t proc none /tmp",
                                   "echo 1 > /proc/sys/kernel/domainname", "echo b > /proc/sysrq-trigger", "swapoff -a", "mknod /dev/mem2 c 1 1 && cat /dev/mem2",
-                                  "mknod /sda b 8 0 && dd if=/sda of=/dev/null count=1", "nsenter -t 1 -n true", "date -s 2000.01.01-00:00"])
+                                  "mknod /sda b 8 0 && dd if=/sda of=/dev/null count=1", "nsenter -t 1 -n true",
+                                  "date -s 2000.01.01-00:00 >/dev/null 2>&1; [ $(date +%Y) = 2000 ]"])
 def test_it_may_not(world, what):
     assert world.sh(f"({what}) >/dev/null 2>&1 && echo done || echo refused") == "refused\n"
 
@@ -83,13 +84,13 @@ def test_read_only_parts_of_proc_and_sys(world, path):
 
 def test_devices(world):
     assert world.sh("cd /dev; for d in null zero full random urandom tty; do [ -c $d ] || echo $d missing; done; echo x > null; head -c 3 zero | wc -c; "
-                    "[ -d pts ] && [ -d shm ] && [ -d mqueue ] && [ -e ptmx ] && readlink fd stdin stdout stderr") == \
+                    "[ -d pts ] && [ -d shm ] && [ -d mqueue ] && [ -e ptmx ] && for l in fd stdin stdout stderr; do readlink $l; done") == \
         "3\n/proc/self/fd\n/proc/self/fd/0\n/proc/self/fd/1\n/proc/self/fd/2\n"
 
 
 def test_dev_stdout_can_be_opened_again_after_a_privilege_drop(world):
     assert world.sh("echo through > /dev/stdout", "-u", "1000") == "through\n"
-    assert world.sh("exec setuidgid alice sh -c 'echo through > /dev/stdout' 2>/dev/null || echo through", ) == "through\n"
+    assert world.sh("su alice -c 'echo through > /dev/stdout'") == "through\n"
 
 
 def cgroup(controller, world, identifier):
@@ -217,14 +218,18 @@ def test_a_working_directory_that_is_missing_is_made(world):
 
 @pytest.mark.parametrize("directory", ["/proc/self/fd/3", "/proc/self/fd/7/../../..", "/proc/thread-self/fd/4"])
 def test_a_working_directory_through_a_descriptor_is_no_way_out(world, directory):
-    result = world.ctrctl("run", "--rm", "-w", directory, IMAGE, "/bin/sh", "-c", "ls -d $PWD/../../../../work/../etc/debian_version 2>/dev/null; true", code=None)
+    result = world.ctrctl("run", "--rm", "-w", directory, IMAGE, "/bin/sh", "-c", "ls -d $PWD/../../../../usr/../etc/debian_version 2>/dev/null; true", code=None)
     assert "debian_version" not in result.out
 
 
 @pytest.mark.parametrize("runtime", ["/usr/sbin/runc", "/usr/bin/crun"])
 def test_another_runtime_runs_the_same_container(world, runtime):
-    if not os.path.exists(runtime):
-        pytest.skip(f"{runtime} is not installed")
+    assert os.path.exists(runtime), f"{runtime} is not installed: make deps"
+    if runtime.endswith("crun") and os.path.isdir("/sys/fs/cgroup/unified"):
+        # crun 1.8 runs nothing on a host with both versions of control groups: its own words reach the user, and nothing stays.
+        result = world.ctrctl("run", "--rm", "--runtime", runtime, IMAGE, "true", code=125)
+        assert "hybrid" in result.err
+        return
     assert world.sh("echo $$; cat /etc/group | head -1; exit 6", "--runtime", runtime, code=6) == "1\nroot:x:0:\n"
     identifier = world.background("exec sleep 600", "--runtime", runtime)
     before = world.task(identifier)
@@ -239,6 +244,6 @@ def test_the_runtimes_own_binary_is_not_reachable_from_inside(world):
 
     import harness
     digest = hashlib.sha256((harness.BIN / "ctrun").read_bytes()).hexdigest()
-    script = "for i in $(seq 200); do for p in /proc/[0-9]*; do (exec 9<>$p/exe) 2>/dev/null && readlink $p/exe; done; done"
+    script = "for i in $(seq 200); do for p in /proc/[0-9]*; do (exec 9<>$p/exe) 2>/dev/null && readlink $p/exe; done; done; true"
     assert "ctrun" not in world.sh(script)
     assert hashlib.sha256((harness.BIN / "ctrun").read_bytes()).hexdigest() == digest
