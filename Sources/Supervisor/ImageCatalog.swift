@@ -57,9 +57,8 @@ final class ImageCatalog: Sendable {
         return image
     }
 
-    /// Who `asked` is in the image (empty: as the image says). The image's files are read once. Blocking.
-    func user(_ asked: String, image: LoadedImage) throws -> ResolvedUser {
-        let name = asked.isEmpty ? image.configuration.user.untrusted : asked
+    /// Who `name` is in the image (empty: as the image says). The image's files are read once. Blocking.
+    func user(_ name: String, image: LoadedImage) throws -> ResolvedUser {
         let key = "\(image.manifest) \(name)"
         if let user = contents.withLock({ $0.users[key] }) { return user }
         let user = try images.resolveUser(name, image: image)

@@ -174,13 +174,29 @@ class World:
         assert len(identifier) == 64, identifier
         return identifier
 
-    def task(self, identifier):
-        tasks = [t for t in self.ctrctl("tasks", "list", "--output", "json").json() if t["container_id"] == identifier or t.get("container_name") == identifier]
-        assert len(tasks) == 1, f"{identifier}: {tasks}"
-        return tasks[0]
+    def listed(self):
+        """What the manager says now. Right after its start a task may be `unknown`: not proved yet."""
+        return self.ctrctl("tasks", "list", "--output", "json").json()
 
-    def tasks(self):
-        return {t["container_id"]: t for t in self.ctrctl("tasks", "list", "--output", "json").json()}
+    def tasks(self, timeout=20):
+        """Every task by its id, once each is proved."""
+        deadline = events.Deadline(timeout)
+        while True:
+            tasks = self.listed()
+            open_ones = [t for t in tasks if not proved(t)]
+            if not open_ones:
+                return {t["container_id"]: t for t in tasks}
+            deadline.left(f"not proved: {open_ones}")
+
+    def task(self, identifier, timeout=20):
+        """One task by id or name, once it is proved."""
+        deadline = events.Deadline(timeout)
+        while True:
+            found = [t for t in self.listed() if identifier in (t["container_id"], t["container_name"])]
+            assert len(found) == 1, f"{identifier}: {found}"
+            if proved(found[0]):
+                return found[0]
+            deadline.left(f"not proved: {found[0]}")
 
     def containers(self):
         return {c["id"]: c for c in self.ctrctl("containers", "list", "--output", "json").json()}
@@ -264,6 +280,10 @@ class World:
             except OSError:
                 pass
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def proved(task):
+    return task["status"] != "unknown" or task["exit"] is not None or task["guards"] == "unresponsive" or bool(task["error"])
 
 
 def thaw(pid):
