@@ -42,6 +42,7 @@ extension Instance {
         note { ($0.guards, $0.shimPID, $0.keeperPID) = (.none, 0, 0) }
         try await supervisor.store.commit([.deleteContainer(id: id)], event: event(.containerDelete, state))
         supervisor.registry.remove(id)
+        await failExitWaiters(fail(.notFound, "wait for task", "container \(name) was removed"))
         initProcess = nil
         keeper = nil
         // The last one to go takes the shared directories along, so that the host is as it was before the first. Not for an auto_remove

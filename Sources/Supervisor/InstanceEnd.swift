@@ -115,7 +115,8 @@ extension Instance {
             guard let task = state.task else {
                 throw fail(.failedPrecondition, "wait for task", "container \(name) was never started")
             }
-            if task.row.phase.hasEnded {
+            // Not before it is written: whoever is told finds it in every list from then on.
+            if task.row.phase.hasEnded && endIsShown {
                 if task.row.exit == nil {
                     throw fail(
                         .failedPrecondition, "wait for task", task.row.error.isEmpty ? "container \(name) did not start" : task.row.error)
@@ -138,6 +139,11 @@ extension Instance {
                 executor.spawn { await self.cancelWaiter(key) }
             }
         }
+    }
+
+    private var endIsShown: Bool {
+        guard let shown = supervisor.registry.state(id)?.task?.row else { return true }
+        return shown.incarnation == incarnation && shown.phase.hasEnded
     }
 
     private func cancelWaiter(_ key: UInt64) { exitWaiters.removeValue(forKey: key)?.resume(throwing: CancellationError()) }

@@ -68,7 +68,7 @@ extension Instance {
 
     /// The stop signal, then after `milliseconds` (never when negative) SIGKILL. Returns when the task has ended.
     func stop(signal: UInt32, milliseconds: Int64) async throws {
-        if state.task?.row.phase.hasEnded == true, state.task?.row.exit != nil { return }
+        if state.task?.row.phase.hasEnded == true, state.task?.row.exit != nil { return try await waitForEnd() }
         let wanted = signal != 0 ? signal : UInt32(try stopSignal())
         if state.task?.row.phase == .paused { try? await resume() }
         do { try await kill(signal: wanted, all: false) } catch {
