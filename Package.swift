@@ -110,7 +110,11 @@ let package = Package(
         .testTarget(
             name: "ImagesTests", dependencies: ["Images", "Content", "Snapshots", "OCI", "Linux", "CLinux", "CZlib"],
             swiftSettings: plainSwift),
-        .testTarget(name: "SupervisorTests", dependencies: ["Supervisor", "Store", "OCI", "Images", "CtrProto", "TTRPC", "Linux", .product(name: "GRDB", package: "GRDB.swift")], swiftSettings: plainSwift),
+        .testTarget(
+            name: "SupervisorTests",
+            dependencies: [
+                "Supervisor", "Store", "OCI", "Images", "CtrProto", "TTRPC", "Linux", .product(name: "GRDB", package: "GRDB.swift"),
+            ], swiftSettings: plainSwift),
         .testTarget(name: "CommandsTests", dependencies: ["Commands"], swiftSettings: plainSwift),
     ]
 )

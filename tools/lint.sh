@@ -21,7 +21,7 @@ for name in files:
     except SyntaxError as error:
         print(f"{name}:{error.lineno}: {error.msg}"); bad += 1; continue
     for number, line in enumerate(text.splitlines(), 1):
-        if len(line) > 160:
+        if len(line) > 200:
             print(f"{name}:{number}: {len(line)} columns"); bad += 1
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "sleep":

@@ -19,7 +19,8 @@ public struct Parking: Sendable {
             ctr_send_fd(sending, name.utf8Start, name.utf8CodeUnitCount, file, Int32(MSG_DONTWAIT)))
     }
 
-    /// A new descriptor for the last that was parked under `name`, nil when there is none. The queue keeps its own (SO_PEEK_OFF, socket(7)).
+    /// A new descriptor for the last that was parked under `name`, nil when there is none. The queue keeps its own (SO_PEEK_OFF,
+    /// socket(7)).
     public func peek(_ name: StaticString) throws(SysError) -> Descriptor? {
         try check("look at parked descriptors", "", ctr_set_peek_offset(receiving, 0))
         var found: Int32 = -1

@@ -28,7 +28,8 @@ public enum ProcessControl {
         try check("set signals", "", result)
     }
 
-    /// Blocks `signals` and returns a descriptor that is readable when one is pending (signalfd(2)); non-blocking, close-on-exec, the caller's.
+    /// Blocks `signals` and returns a descriptor that is readable when one is pending (signalfd(2)); non-blocking, close-on-exec, the
+    /// caller's.
     public static func signalDescriptor(_ signals: [Int32]) throws(SysError) -> Descriptor {
         let result = signals.withUnsafeBufferPointer { ctr_signalfd($0.baseAddress, Int32($0.count)) }
         return Descriptor(owning: try check("watch signals", "", result))

@@ -3,7 +3,8 @@ import Glibc
 
 /// A tree that somebody hostile may own, such as a container's root file system, reached only through a directory descriptor.
 ///
-/// Every path is resolved once, by the kernel, below the root (openat2(2) with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS): absolute links and `..` end at the root,
+/// Every path is resolved once, by the kernel, below the root (openat2(2) with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS): absolute links
+/// and `..` end at the root,
 /// never outside. What comes back is a descriptor, and everything else happens on it; no path is resolved twice, and none is ever joined
 /// to a path of the host.
 public struct RootFS: ~Copyable, Sendable {
@@ -35,7 +36,8 @@ public struct RootFS: ~Copyable, Sendable {
             })
     }
 
-    /// The directory that holds the last component of `path`, and that component: what creates, links and removes work on. `..` and an empty
+    /// The directory that holds the last component of `path`, and that component: what creates, links and removes work on. `..` and an
+    /// empty
     /// path have none and fail with EINVAL.
     public func parent(of path: String) throws(SysError) -> Location {
         let (directory, name) = try Self.split(path)
@@ -48,7 +50,8 @@ public struct RootFS: ~Copyable, Sendable {
         public let name: String
     }
 
-    /// The directory `path`, made with all that is missing of it. New directories belong to root and get exactly `mode`. A component that is a dangling link or no directory
+    /// The directory `path`, made with all that is missing of it. New directories belong to root and get exactly `mode`. A component that
+    /// is a dangling link or no directory
     /// fails with ENOTDIR or ENOENT: nothing is ever made through it.
     public func makeDirectories(_ path: String, mode: mode_t = 0o755) throws(SysError) -> Descriptor {
         do {
@@ -73,7 +76,8 @@ public struct RootFS: ~Copyable, Sendable {
         return directory
     }
 
-    /// A mount point for something that is no directory: the existing file, or a new empty one (0644) in directories made as needed. O_PATH.
+    /// A mount point for something that is no directory: the existing file, or a new empty one (0644) in directories made as needed.
+    /// O_PATH.
     public func makeFile(_ path: String) throws(SysError) -> Descriptor {
         do {
             return try open(path, CTR_O_PATH)
@@ -105,7 +109,8 @@ public struct RootFS: ~Copyable, Sendable {
         return status
     }
 
-    /// Opens `name`, one component, in `directory`, without following it when it is a link (ELOOP, or the link itself with O_PATH | O_NOFOLLOW).
+    /// Opens `name`, one component, in `directory`, without following it when it is a link (ELOOP, or the link itself with O_PATH |
+    /// O_NOFOLLOW).
     public static func openBeneath(_ directory: Int32, _ name: String, _ flags: Int32, mode: UInt32 = 0) throws(SysError) -> Descriptor {
         Descriptor(
             owning: try retrying("open", name) {
@@ -132,7 +137,8 @@ public struct RootFS: ~Copyable, Sendable {
         if unlinkat(directory, name, AT_REMOVEDIR) < 0 && errno != ENOENT { throw SysError("remove", shown, code: errno) }
     }
 
-    /// The names in an open directory, without `.` and `..`, in the order of the file system; bytes that are no UTF-8 are replaced, so this is for directories of the
+    /// The names in an open directory, without `.` and `..`, in the order of the file system; bytes that are no UTF-8 are replaced, so
+    /// this is for directories of the
     /// engine's own. The descriptor stays the caller's.
     public static func entries(of directory: Int32) throws(SysError) -> [String] {
         try rawEntries(of: directory).map { String(decoding: $0.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self) }

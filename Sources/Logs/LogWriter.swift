@@ -129,7 +129,7 @@ public struct LogWriter: ~Copyable {
         var moved = -Int(ENOSPC)
         if let file = state.file {
             var offset = Int64(clamping: state.size)
-            moved = ctr_splice_to_offset(pipe, file.raw, &offset, Self.step, UInt32(SPLICE_NONBLOCK))
+            moved = ctr_splice_to_offset(pipe, file.raw, &offset, Self.step, UInt32(spliceFlags))
         }
         let result: Drained
         switch moved {
@@ -237,4 +237,4 @@ public struct LogWriter: ~Copyable {
 }
 
 /// SPLICE_F_MOVE | SPLICE_F_NONBLOCK of splice(2), which the C library's header shows only with _GNU_SOURCE.
-private let SPLICE_NONBLOCK = 0x01 | 0x02
+private let spliceFlags = 0x01 | 0x02

@@ -74,7 +74,8 @@ public struct Record: Equatable, Sendable {
         guard sum == checksum(body) else { throw damaged("wrong checksum") }
 
         var lines = body.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)[...]
-        guard body.last == UInt8(ascii: "\n"), lines.popLast() != nil, let first = lines.popFirst(), first.starts(with: "ctr-record 1 ".utf8)
+        guard body.last == UInt8(ascii: "\n"), lines.popLast() != nil, let first = lines.popFirst(),
+            first.starts(with: "ctr-record 1 ".utf8)
         else { throw damaged("no header") }
         let kind = first.dropFirst(13)
         guard Self.isName(kind, underscore: false) else { throw damaged("no kind") }

@@ -98,7 +98,9 @@ final class Container {
     }
 
     func kill(_ call: Call, signal: UInt32, all: Bool) {
-        guard signal > 0 && signal <= 64 else { return answer(call, .failure(Status(.invalidArgument, "no signal has the number \(signal)"))) }
+        guard signal > 0 && signal <= 64 else {
+            return answer(call, .failure(Status(.invalidArgument, "no signal has the number \(signal)")))
+        }
         guard let pidfd, phase == .created || phase == .running || phase == .paused else {
             return answer(call, .failure(Status(.notFound, "process of container \(place.id) has ended, or was not created")))
         }

@@ -4,7 +4,8 @@ import Linux
 import Records
 import TTRPC
 
-/// `ctr-shim … delete`: ends whatever is left of a container and prints how it ended (containerd.task.v2.DeleteResponse, raw). A living shim
+/// `ctr-shim … delete`: ends whatever is left of a container and prints how it ended (containerd.task.v2.DeleteResponse, raw). A living
+/// shim
 /// is asked to do it, so that the true status is not lost; what does not answer is killed. Can be repeated.
 enum DeleteHelper {
     static func run(_ arguments: Arguments) throws(ShimError) {

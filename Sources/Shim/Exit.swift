@@ -38,7 +38,8 @@ extension Container {
         return true
     }
 
-    /// Shim and keeper were both gone for a while and somebody else is or was its parent: the kernel may still know. The pidfd is readable, so
+    /// Shim and keeper were both gone for a while and somebody else is or was its parent: the kernel may still know. The pidfd is
+    /// readable, so
     /// a zombie's stat file speaks of the whole process.
     private func recordFromKernel(_ pidfd: SharedDescriptor) {
         guard let process else { return }
@@ -57,7 +58,9 @@ extension Container {
 
     /// Fields 4 and 52 of /proc/PID/stat (proc(5)), counted behind the name.
     private static func stat(_ pid: Int32) -> [ArraySlice<UInt8>]? {
-        guard let stat = try? readFile("/proc/\(pid)/stat", limit: 4096), let end = stat.lastIndex(of: UInt8(ascii: ")")) else { return nil }
+        guard let stat = try? readFile("/proc/\(pid)/stat", limit: 4096), let end = stat.lastIndex(of: UInt8(ascii: ")")) else {
+            return nil
+        }
         return stat[(end + 1)...].split(whereSeparator: { $0 == 0x20 || $0 == 0x0a })
     }
 
@@ -79,10 +82,12 @@ extension Container {
         let bootNow = now(CLOCK_BOOTTIME)
         let bootTime = boot ?? bootNow
         var exit = ExitRecord(
-            process: process.process, outcome: outcome, source: source, exited: now(CLOCK_REALTIME) - (bootNow - bootTime), exitedBoot: bootTime)
+            process: process.process, outcome: outcome, source: source, exited: now(CLOCK_REALTIME) - (bootNow - bootTime),
+            exitedBoot: bootTime)
         if let cgroup {
             exit.usage = ExitRecord.Usage(
-                oomKills: (try? cgroup.oomKills()) ?? nil, cpu: (try? cgroup.cpuUsage()) ?? nil, memoryPeak: (try? cgroup.memoryPeak()) ?? nil)
+                oomKills: (try? cgroup.oomKills()) ?? nil, cpu: (try? cgroup.cpuUsage()) ?? nil,
+                memoryPeak: (try? cgroup.memoryPeak()) ?? nil)
         }
         exit.oom = (exit.usage.oomKills ?? 0) > 0
         exit.logEnded = pump.ended

@@ -51,7 +51,8 @@ enum Messages {
     }
 
     static func create(_ payload: [UInt8]) throws(Status) -> Create {
-        try unpack(payload, containerd__task__v2__create_task_request__unpack, containerd__task__v2__create_task_request__free_unpacked) { m in
+        try unpack(payload, containerd__task__v2__create_task_request__unpack, containerd__task__v2__create_task_request__free_unpacked) {
+            m in
             var mounts: [MountRequest] = []
             for index in 0..<m.n_rootfs {
                 guard let mount = m.rootfs?[index]?.pointee else { continue }

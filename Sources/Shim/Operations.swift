@@ -277,7 +277,8 @@ extension Container {
         dropRootfs()
     }
 
-    /// Lets go of the root file system. Whoever closes the last reference waits for overlayfs to sync its upper file system; that is a child,
+    /// Lets go of the root file system. Whoever closes the last reference waits for overlayfs to sync its upper file system; that is a
+    /// child,
     /// which first lets go of everything else.
     func dropRootfs() {
         let parked = (try? parking.drain()) ?? []

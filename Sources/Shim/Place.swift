@@ -30,7 +30,8 @@ final class Place {
         bundleDirectory = try shimErrors { () throws(SysError) in try Linux.open(arguments.bundle, O_RDONLY | O_DIRECTORY).release() }
         lock = try Self.openLock(in: bundleDirectory)
         try shimErrors { [lock] () throws(SysError) in _ = try check("take lock of", arguments.bundle, ctr_ofd_lock(lock, true)) }
-        guard let record = try recordErrors({ [bundleDirectory] () throws(RecordError) in try StartRecord.read(in: bundleDirectory) }) else {
+        guard let record = try recordErrors({ [bundleDirectory] () throws(RecordError) in try StartRecord.read(in: bundleDirectory) })
+        else {
             throw ShimError("read record", StartRecord.fileName, "no such file in \(arguments.bundle)")
         }
         start = record

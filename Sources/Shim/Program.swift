@@ -4,7 +4,8 @@ import Linux
 
 /// What `ctr-shim` does, by its command line.
 public enum Program {
-    /// Runs to the end and returns the exit status. Failures are one line: on standard output for `start`, whose caller reads it there, else on
+    /// Runs to the end and returns the exit status. Failures are one line: on standard output for `start`, whose caller reads it there,
+    /// else on
     /// standard error and, for the daemon, in `shim.log` in the bundle.
     public static func main(_ words: [String]) -> Int32 {
         var action: Arguments.Action?

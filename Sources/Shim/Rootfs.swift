@@ -52,7 +52,8 @@ enum Rootfs {
             if option.hasPrefix("lowerdir=") { lower = layers(option.dropFirst(9)) } else { others.append(option) }
         }
         do throws(SysError) {
-            return try Mounts.filesystem("overlay", source: source, options: lower.map { "lowerdir+=" + $0 } + others, attributes: attributes)
+            return try Mounts.filesystem(
+                "overlay", source: source, options: lower.map { "lowerdir+=" + $0 } + others, attributes: attributes)
         } catch {
             // EINVAL: the option is not known, or a string is too long.
             if error.code != EINVAL { throw error }
@@ -131,7 +132,8 @@ enum Rootfs {
         var status: Int32 = 0
         _ = ctr_waitid(CTR_P_PID, child, &status, 0)
         guard got == 4, code == 0, detached >= 0 else {
-            throw SysError("mount overlay", text.utf8.count > 200 ? "of \(layers.count) layers" : text, code: got == 4 && code != 0 ? code : EIO)
+            throw SysError(
+                "mount overlay", text.utf8.count > 200 ? "of \(layers.count) layers" : text, code: got == 4 && code != 0 ? code : EIO)
         }
         return Descriptor(owning: detached)
     }

@@ -37,7 +37,8 @@ struct RuntimeCall {
     func failure(_ action: String, waitStatus: Int32) -> Status {
         guard let message = lastError() else {
             let how =
-                ctr_wifsignaled(waitStatus) ? "was ended by signal \(ctr_wtermsig(waitStatus))" : "exited with status \(ctr_wexitstatus(waitStatus))"
+                ctr_wifsignaled(waitStatus)
+                ? "was ended by signal \(ctr_wtermsig(waitStatus))" : "exited with status \(ctr_wexitstatus(waitStatus))"
             return Status(.unknown, "\(start.runtime) \(action) \(how) and gave no reason")
         }
         let atExec =

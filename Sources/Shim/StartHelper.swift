@@ -13,7 +13,8 @@ enum StartHelper {
             throw ShimError("read record", StartRecord.fileName, "no such file in \(arguments.bundle)")
         }
         let address = "unix://" + start.socket
-        // Held until this process ends; by then `guards` names the keeper, whose shim waits for the lock. So a second helper either finds the lock
+        // Held until this process ends; by then `guards` names the keeper, whose shim waits for the lock. So a second helper either finds
+        // the lock
         // held, or a living keeper.
         let lock = Descriptor(owning: try Place.openLock(in: bundle.raw))
         let taken = ctr_ofd_lock(lock.raw, false)
@@ -82,7 +83,8 @@ enum StartHelper {
         let shim = String(decoding: buffer[..<length].map { UInt8(bitPattern: $0) }, as: UTF8.self)
         let directory = shim.utf8.lastIndex(of: UInt8(ascii: "/")).map { String(shim[...$0]) } ?? "/"
         return [
-            start.keeper ?? directory + "ctr-keeper", shim, "-namespace", arguments.namespace, "-id", arguments.id, "-bundle", arguments.bundle, "-dir",
+            start.keeper ?? directory + "ctr-keeper", shim, "-namespace", arguments.namespace, "-id", arguments.id, "-bundle",
+            arguments.bundle, "-dir",
             start.incarnationDirectory, "run",
         ]
     }
@@ -104,7 +106,8 @@ enum StartHelper {
         var words: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) }
         words.append(nil)
 
-        // With CLONE_VFORK this process goes on when the keeper is executed or its start has failed; exec closes the pipe, a failure is in it.
+        // With CLONE_VFORK this process goes on when the keeper is executed or its start has failed; exec closes the pipe, a failure is in
+        // it.
         let verdict = try pair("make pipe") { ctr_pipe2($0, O_CLOEXEC | O_NONBLOCK) }
         // Above the numbers of the contract and their copies.
         let teller = try check("duplicate descriptor", "pipe", ctr_fcntl_int(verdict.1, F_DUPFD_CLOEXEC, 128))
@@ -131,7 +134,8 @@ enum StartHelper {
         return (ends[0], ends[1])
     }
 
-    /// An output pipe that the container's user, and whoever it becomes, can open again for writing through /dev/stdout, and nobody for reading.
+    /// An output pipe that the container's user, and whoever it becomes, can open again for writing through /dev/stdout, and nobody for
+    /// reading.
     private static func pipe(_ plan: Plan) throws(SysError) -> (reader: Int32, writer: Int32) {
         let ends = try pair("make pipe") { ctr_pipe2($0, O_CLOEXEC) }
         try checkErrno("set owner of", "pipe", fchown(ends.1, plan.user, plan.group))

@@ -61,7 +61,8 @@ public final class Store: Sendable {
             return try connection.read { database in
                 var contents = StoreContents()
                 contents.containers = try Row.fetchAll(database, sql: "SELECT * FROM containers").map(ContainerRow.init(row:))
-                let latest = "SELECT * FROM tasks AS t WHERE incarnation = (SELECT max(incarnation) FROM tasks WHERE container = t.container)"
+                let latest =
+                    "SELECT * FROM tasks AS t WHERE incarnation = (SELECT max(incarnation) FROM tasks WHERE container = t.container)"
                 for row in try Row.fetchAll(database, sql: latest) {
                     let task = TaskRow(row: row)
                     contents.tasks[task.container] = task
@@ -128,7 +129,8 @@ public final class Store: Sendable {
         for event in pending.events {
             try event.insert(into: database)
             if database.lastInsertedRowID % 4096 == 0 {
-                try database.execute(sql: "DELETE FROM events WHERE sequence <= ?", arguments: [database.lastInsertedRowID - Int64(Self.eventLimit)])
+                try database.execute(
+                    sql: "DELETE FROM events WHERE sequence <= ?", arguments: [database.lastInsertedRowID - Int64(Self.eventLimit)])
             }
         }
     }

@@ -142,7 +142,8 @@ struct Sweep: Sendable {
 
     /// A bundle without a container: its cgroups go with whoever is in them, then the directory.
     private func sweepState() throws {
-        for namespace in try Rebuild.entries(configuration.state) where Names.isNamespace(namespace) && !["s", "runtime"].contains(namespace) {
+        for namespace in try Rebuild.entries(configuration.state)
+        where Names.isNamespace(namespace) && !["s", "runtime"].contains(namespace) {
             for id in try Rebuild.entries("\(configuration.state)/\(namespace)") where Names.isID(id) && !isKnown(namespace, id) {
                 found("bundle", id)
                 let leftovers = Leftovers(configuration: configuration, namespace: namespace, id: id, incarnation: 0)
@@ -165,7 +166,9 @@ struct Sweep: Sendable {
     }
 
     private func sweepCgroups() throws {
-        let parents = Set(host.cgroups.v1.map(\.mountPoint) + (host.cgroups.unified.map { [$0] } ?? [])).map { "\($0)/\(configuration.cgroupParent)" }
+        let parents = Set(host.cgroups.v1.map(\.mountPoint) + (host.cgroups.unified.map { [$0] } ?? [])).map {
+            "\($0)/\(configuration.cgroupParent)"
+        }
         for parent in parents {
             for namespace in try Rebuild.entries(parent) {
                 for id in try Rebuild.entries("\(parent)/\(namespace)") where Names.isID(id) {

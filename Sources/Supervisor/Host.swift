@@ -32,8 +32,11 @@ struct Host: Sendable {
         controllers = found.sorted()
         cgroupVersion = legacy ? (cgroups.unified == nil ? "v1" : "hybrid") : "v2"
         var warnings: [String] = []
-        if cgroups.v1.isEmpty && cgroups.unified == nil { warnings.append("no control groups are mounted: containers cannot be limited or tracked") }
-        for (controller, effect) in [("memory", "--memory"), ("cpu", "--cpus"), ("pids", "--pids-limit")] where !found.contains(controller) {
+        if cgroups.v1.isEmpty && cgroups.unified == nil {
+            warnings.append("no control groups are mounted: containers cannot be limited or tracked")
+        }
+        for (controller, effect) in [("memory", "--memory"), ("cpu", "--cpus"), ("pids", "--pids-limit")] where !found.contains(controller)
+        {
             warnings.append("no \(controller) controller: \(effect) is refused")
         }
         if legacy && !found.contains("devices") { warnings.append("no devices controller: access to devices is not limited") }

@@ -95,7 +95,8 @@ final class ImageCatalog: Sendable {
             let matches = Set(names.values.map(\.manifest).filter { $0.dropFirst(7).hasPrefix(hex) })
             if matches.count > 1 {
                 throw SupervisorError(
-                    .invalidArgument, operation, text, "id prefix \"\(hex)\" is ambiguous: matches \(matches.count) images", exitCode: exitCode)
+                    .invalidArgument, operation, text, "id prefix \"\(hex)\" is ambiguous: matches \(matches.count) images",
+                    exitCode: exitCode)
             }
             if let only = matches.first, let digest = Digest(only) { return (digest, nil) }
         }
@@ -224,7 +225,8 @@ final class ImageCatalog: Sendable {
         let time = now(CLOCK_REALTIME)
         var rows: [ImageNameRow] = []
         for digest in try content.list() {
-            guard (try? content.size(of: digest)).map({ $0 <= Int64(ImageManifest.sizeLimit) }) == true, let image = try? load(digest) else { continue }
+            guard (try? content.size(of: digest)).map({ $0 <= Int64(ImageManifest.sizeLimit) }) == true, let image = try? load(digest)
+            else { continue }
             let id = image.manifest.description
             var named = false
             for container in containers where container.manifest == id {

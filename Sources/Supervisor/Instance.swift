@@ -99,6 +99,8 @@ actor Instance {
         return task
     }
 
+    var isIdle: Bool { operations.isEmpty }
+
     private func finished(_ number: Int) { operations.removeAll { $0.number == number } }
 
     /// Returns when the operation that makes the container, or that finds it again, has ended.

@@ -42,6 +42,7 @@ extension Instance {
         note { ($0.guards, $0.shimPID, $0.keeperPID) = (.none, 0, 0) }
         try await supervisor.store.commit([.deleteContainer(id: id)], event: event(.containerDelete, state))
         supervisor.registry.remove(id)
+        await failExitWaiters(fail(.notFound, "wait for task", "container \(name) was removed"))
         initProcess = nil
         keeper = nil
         // The last one to go takes the shared directories along, so that the host is as it was before the first. Not for an auto_remove
@@ -73,7 +74,8 @@ extension Instance {
             throw fail(.failedPrecondition, operation, "container \(name) (\(state.shortID)) is \(what): \(hint)")
         }
         if task.row.phase == .starting { return }
-        do { try await kill(signal: UInt32(SIGKILL), all: true) } catch let error as SupervisorError where error.code == .failedPrecondition {}
+        do { try await kill(signal: UInt32(SIGKILL), all: true) } catch let error as SupervisorError where error.code == .failedPrecondition
+        {}
         let alarm = executor.loop.scheduleTask(in: Self.killDeadline) { [self] in
             _ = executor.spawn { await self.killLast() }
         }

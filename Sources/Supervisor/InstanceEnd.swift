@@ -89,7 +89,9 @@ extension Instance {
             if lost { task.guards = .none }
         }
         guard moved else { return }
-        logger.debug("task ended", metadata: logContext.merging(["code": "\(exit.code.map { "\($0)" } ?? "unknown")", "source": "\(exit.source)"]) { $1 })
+        logger.debug(
+            "task ended",
+            metadata: logContext.merging(["code": "\(exit.code.map { "\($0)" } ?? "unknown")", "source": "\(exit.source)"]) { $1 })
         if let initWatch { supervisor.watcher.cancel(initWatch) }
         initWatch = nil
         let waiters = exitWaiters
@@ -113,9 +115,11 @@ extension Instance {
             guard let task = state.task else {
                 throw fail(.failedPrecondition, "wait for task", "container \(name) was never started")
             }
-            if task.row.phase.hasEnded {
+            // Not before it is written: whoever is told finds it in every list from then on.
+            if task.row.phase.hasEnded && endIsShown {
                 if task.row.exit == nil {
-                    throw fail(.failedPrecondition, "wait for task", task.row.error.isEmpty ? "container \(name) did not start" : task.row.error)
+                    throw fail(
+                        .failedPrecondition, "wait for task", task.row.error.isEmpty ? "container \(name) did not start" : task.row.error)
                 }
                 return
             }
@@ -137,11 +141,17 @@ extension Instance {
         }
     }
 
+    private var endIsShown: Bool {
+        guard let shown = supervisor.registry.state(id)?.task?.row else { return true }
+        return shown.incarnation == incarnation && shown.phase.hasEnded
+    }
+
     private func cancelWaiter(_ key: UInt64) { exitWaiters.removeValue(forKey: key)?.resume(throwing: CancellationError()) }
 
     // MARK: auto_remove
 
-    /// Removes an ended `auto_remove` container: at once, or, when a client promised to do it, once that client has been absent for a while.
+    /// Removes an ended `auto_remove` container: at once, or, when a client promised to do it, once that client has been absent for a
+    /// while.
     func armRemoval() {
         removalTimer?.cancel()
         removalTimer = nil

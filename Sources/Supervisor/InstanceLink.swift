@@ -39,6 +39,10 @@ extension Instance {
                 failures = 0
                 connection = open
                 newsOfLink()
+                // A shim that was silent when the manager looked, in the middle of a start.
+                if state.task?.row.phase == .starting && isIdle {
+                    enqueue(.adopt) { try await $0.carryOnFound() }
+                }
                 try await follow(open)
             } catch ShimError.refused {
                 return await guardsGone()
@@ -117,11 +121,11 @@ extension Instance {
             remember(initOf: ProcessIdentity(pid: Int32(clamping: info.taskPID), startTime: info.taskStartTime))
         }
         // A start that was interrupted is carried on by whoever found this link.
-        guard info.started else { return }
+        guard info.started, task.row.phase != .starting else { return }
         let phase: TaskPhase = info.paused ? .paused : .running
         if task.row.phase != phase || task.row.pid != Int32(clamping: info.taskPID) {
             let topic: Event.Topic =
-                task.row.phase == .starting || task.row.phase == phase ? .taskStart : phase == .paused ? .taskPaused : .taskResumed
+                task.row.phase == phase ? .taskStart : phase == .paused ? .taskPaused : .taskResumed
             let started = topic == .taskStart ? await startedTime() : task.row.started
             let changes: [Change] = state.row.phase == .creating ? [.setPhase(id: id, .created)] : []
             if state.row.phase == .creating { state.row.phase = .created }
@@ -135,7 +139,7 @@ extension Instance {
         }
     }
 
-    private func startedTime() async -> Int64 {
+    func startedTime() async -> Int64 {
         let bundle = bundle
         let record = try? await executor.blocking {
             let opened = try Linux.open(bundle, O_RDONLY | O_DIRECTORY)
@@ -215,7 +219,8 @@ extension Instance {
 
     // MARK: after a restart of the manager
 
-    /// Finds out what became of the task while no manager looked, and goes on watching it. Returns with a verdict, or when the shim is silent.
+    /// Finds out what became of the task while no manager looked, and goes on watching it. Returns with a verdict, or when the shim is
+    /// silent.
     func adopt() async throws {
         try await perform(.adopt) { instance in try await instance.adoptNow() }
     }
@@ -252,11 +257,15 @@ extension Instance {
         let number = incarnation
         link = executor.spawn { await self.introduceAndWatch(open, incarnation: number) }
         while state.task?.proved == false && state.task?.row.phase.hasEnded == false && !linkSettled { await linkChange() }
-        if let connection, state.task?.row.phase == .starting {
-            if state.row.phase == .creating { return try await startNow(from: connection) }
-            startCarriedOn = true
-            try await carryOnStart(from: connection)
-        }
+        try await carryOnFound()
+    }
+
+    /// Goes on with a start whose guards are there.
+    private func carryOnFound() async throws {
+        guard let connection, state.task?.row.phase == .starting else { return }
+        if state.row.phase == .creating { return try await startNow(from: connection) }
+        startCarriedOn = true
+        try await carryOnStart(from: connection)
     }
 
     /// Connected, lost, or known to be silent.

@@ -68,17 +68,20 @@ extension Instance {
 
     /// The stop signal, then after `milliseconds` (never when negative) SIGKILL. Returns when the task has ended.
     func stop(signal: UInt32, milliseconds: Int64) async throws {
-        if state.task?.row.phase.hasEnded == true, state.task?.row.exit != nil { return }
+        if state.task?.row.phase.hasEnded == true, state.task?.row.exit != nil { return try await waitForEnd() }
         let wanted = signal != 0 ? signal : UInt32(try stopSignal())
         if state.task?.row.phase == .paused { try? await resume() }
         do { try await kill(signal: wanted, all: false) } catch {
             if state.task?.row.phase.hasEnded != true { throw error }
         }
-        let timer = milliseconds < 0 ? nil : executor.loop.scheduleTask(in: .milliseconds(milliseconds)) { [self] in
-            _ = executor.spawn {
-                if await self.state.task?.row.phase.hasEnded == false { try? await self.kill(signal: UInt32(SIGKILL), all: true) }
+        let timer =
+            milliseconds < 0
+            ? nil
+            : executor.loop.scheduleTask(in: .milliseconds(milliseconds)) { [self] in
+                _ = executor.spawn {
+                    if await self.state.task?.row.phase.hasEnded == false { try? await self.kill(signal: UInt32(SIGKILL), all: true) }
+                }
             }
-        }
         defer { timer?.cancel() }
         try await waitForEnd()
     }

@@ -111,7 +111,7 @@ extension Instance {
                 let open = try await usable(connection)
                 connection = open
                 let info = try await bringUp(open, mounts, fresh: existing == nil && deaths == 0)
-                return try await running(open, info)
+                return try await running(open, info, began: existing == nil && deaths == 0 ? now(CLOCK_REALTIME) : await startedTime())
             } catch ShimError.connectionLost where deaths < Self.shimDeaths {
                 // The keeper starts another shim on the same socket; it says how far the dead one came.
                 deaths += 1
@@ -136,12 +136,17 @@ extension Instance {
                 where status.code == .alreadyExists
             {}
         }
-        if !found.started && !found.exited { try await shim.start(timeout: Self.startDeadline) }
+        if !found.exited {
+            // The shim records a start before it carries it out: one that died in between has to be told again, and one that did not says so.
+            do { try await shim.start(timeout: Self.startDeadline) } catch let status as Status
+                where found.started && status.code == .failedPrecondition
+            {}
+        }
         return try await shim.info(timeout: Self.startDeadline)
     }
 
     /// The task runs: written, watched, announced.
-    private func running(_ connection: ShimConnection, _ info: ShimInfo) async throws {
+    private func running(_ connection: ShimConnection, _ info: ShimInfo, began: Int64) async throws {
         let identity = ProcessIdentity(pid: Int32(clamping: info.taskPID), startTime: info.taskStartTime)
         remember(initOf: identity)
         apply(info)
@@ -151,7 +156,7 @@ extension Instance {
         await move(to: .running, topic: .taskStart, changes: changes) { task in
             task.row.pid = identity.pid
             task.row.startTime = identity.startTime
-            task.row.started = now(CLOCK_REALTIME)
+            task.row.started = began
             task.row.error = ""
         }
         attach(connection, info)

@@ -108,7 +108,8 @@ struct LaunchPlan: Sendable {
         }
         let expected = "unix://" + configuration.socket(state.namespace, state.id, incarnation)
         guard output.text == expected else {
-            throw SupervisorError(.internal, "start guards", state.name, "ctr-shim answered \"\(output.text.shown)\" instead of its address", exitCode: 125)
+            throw SupervisorError(
+                .internal, "start guards", state.name, "ctr-shim answered \"\(output.text.shown)\" instead of its address", exitCode: 125)
         }
     }
 }
@@ -156,7 +157,9 @@ enum Helper {
 
     private static func spawn(_ path: String, _ arguments: [String], _ directory: String, _ map: [Int32]) -> Int32 {
         var argv = arguments.map { strdup($0) } + [nil]
-        var environment: [UnsafeMutablePointer<CChar>?] = [strdup("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), nil]
+        var environment: [UnsafeMutablePointer<CChar>?] = [
+            strdup("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), nil,
+        ]
         defer { for text in argv + environment { free(text) } }
         return ctr_spawn(path, &argv, &environment, directory, map, Int32(map.count), true)
     }

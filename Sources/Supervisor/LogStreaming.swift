@@ -34,7 +34,8 @@ extension Supervisor {
         let incarnation = request.incarnation == 0 ? latest : request.incarnation
         let name = await instance.name
         guard incarnation > 0, incarnation <= latest else {
-            let message = latest == 0 ? "container \(name) was never started" : "container \(name) has no incarnation \(request.incarnation)"
+            let message =
+                latest == 0 ? "container \(name) was never started" : "container \(name) has no incarnation \(request.incarnation)"
             throw SupervisorError(.failedPrecondition, "read logs", name, message)
         }
         let directory = configuration.incarnationDirectory(instance.namespace, instance.id, incarnation) + "/log"

@@ -64,7 +64,9 @@ public final class Registry: Sendable {
     /// All containers of `namespace` (of all namespaces when empty), newest first.
     public func list(namespace: String) -> [ContainerState] {
         let states = contents.withLock { contents in
-            contents.entries.values.compactMap { $0.state.visible && (namespace.isEmpty || $0.state.namespace == namespace) ? $0.state : nil }
+            contents.entries.values.compactMap {
+                $0.state.visible && (namespace.isEmpty || $0.state.namespace == namespace) ? $0.state : nil
+            }
         }
         return states.sorted { ($0.created, $0.id) > ($1.created, $1.id) }
     }

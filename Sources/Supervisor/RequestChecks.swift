@@ -14,20 +14,28 @@ struct RequestChecks {
     /// All that can be checked without looking at the host.
     func check() throws(SupervisorError) {
         if !Names.isNamespace(request.namespace) { throw refuse("invalid namespace \"\(request.namespace.shown)\"") }
-        if !request.id.isEmpty && !Names.isID(request.id) { throw refuse("invalid container id \"\(request.id.shown)\": 64 lower-case hex digits are wanted") }
+        if !request.id.isEmpty && !Names.isID(request.id) {
+            throw refuse("invalid container id \"\(request.id.shown)\": 64 lower-case hex digits are wanted")
+        }
         if !request.name.isEmpty && !Names.isName(request.name) {
-            throw refuse("invalid container name \"\(request.name.shown)\": [a-zA-Z0-9][a-zA-Z0-9_.-]{0,127} is allowed, and nothing that looks like an id")
+            throw refuse(
+                "invalid container name \"\(request.name.shown)\": [a-zA-Z0-9][a-zA-Z0-9_.-]{0,127} is allowed, and nothing that looks like an id"
+            )
         }
         if request.image.isEmpty { throw refuse("no image given") }
         let config = request.config
         let texts = config.args + config.entrypoint + config.env + [config.cwd, config.user, config.hostname, config.runtime]
-        if texts.contains(where: { $0.utf8.contains(0) }) { throw refuse("arguments, environment, user and paths must not contain NUL bytes") }
+        if texts.contains(where: { $0.utf8.contains(0) }) {
+            throw refuse("arguments, environment, user and paths must not contain NUL bytes")
+        }
         for variable in config.env {
             guard let equals = variable.firstIndex(of: "="), equals > variable.startIndex else {
                 throw refuse("invalid environment variable \"\(variable.shown)\": KEY=VALUE is wanted")
             }
         }
-        if !config.cwd.isEmpty && !config.cwd.hasPrefix("/") { throw refuse("working directory \"\(config.cwd.shown)\" is not an absolute path") }
+        if !config.cwd.isEmpty && !config.cwd.hasPrefix("/") {
+            throw refuse("working directory \"\(config.cwd.shown)\" is not an absolute path")
+        }
         try checkMounts()
         try checkLimits()
         if !["", "none", "host"].contains(config.network) { throw refuse("unknown network \"\(config.network.shown)\": none or host") }
@@ -37,7 +45,9 @@ struct RequestChecks {
         if !config.stopSignal.isEmpty && Signals.number(config.stopSignal) == nil {
             throw refuse("unknown stop signal \"\(config.stopSignal.shown)\"")
         }
-        if !config.runtime.isEmpty && !config.runtime.hasPrefix("/") { throw refuse("runtime \"\(config.runtime.shown)\" is not an absolute path") }
+        if !config.runtime.isEmpty && !config.runtime.hasPrefix("/") {
+            throw refuse("runtime \"\(config.runtime.shown)\" is not an absolute path")
+        }
     }
 
     private func checkMounts() throws(SupervisorError) {
@@ -46,7 +56,9 @@ struct RequestChecks {
             for path in [mount.source, mount.destination] where !path.hasPrefix("/") || path.utf8.contains(0) {
                 throw refuse("mount path \"\(path.shown)\" is not an absolute path")
             }
-            if mount.destination.split(separator: "/").contains("..") { throw refuse("mount destination \"\(mount.destination.shown)\" contains ..") }
+            if mount.destination.split(separator: "/").contains("..") {
+                throw refuse("mount destination \"\(mount.destination.shown)\" contains ..")
+            }
             if mount.destination.allSatisfy({ $0 == "/" }) { throw refuse("the root directory cannot be a mount destination") }
             if !destinations.insert(mount.destination).inserted { throw refuse("two mounts at \(mount.destination.shown)") }
         }
@@ -54,7 +66,9 @@ struct RequestChecks {
 
     private func checkLimits() throws(SupervisorError) {
         let config = request.config
-        if config.memoryBytes != 0 && config.memoryBytes < 6 << 20 { throw refuse("memory limit of \(config.memoryBytes) bytes is below the minimum of 6 MiB") }
+        if config.memoryBytes != 0 && config.memoryBytes < 6 << 20 {
+            throw refuse("memory limit of \(config.memoryBytes) bytes is below the minimum of 6 MiB")
+        }
         if config.nanoCpus != 0 && config.nanoCpus < 10_000_000 { throw refuse("cpu limit is below the minimum of 0.01") }
         if config.pidsLimit < 0 { throw refuse("pids limit \(config.pidsLimit) is negative") }
     }

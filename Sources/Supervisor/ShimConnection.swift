@@ -38,7 +38,8 @@ final class ShimConnection: Sendable {
         self.handler = handler
     }
 
-    /// Connects to the socket at `path`. On a Unix socket this never waits: the keeper's queue takes the connection though no shim may live.
+    /// Connects to the socket at `path`. On a Unix socket this never waits: the keeper's queue takes the connection though no shim may
+    /// live.
     static func dial(_ path: String, executor: Executor) async throws -> ShimConnection {
         let socket = ctr_unix_connect(path, true)
         guard socket >= 0 else {

@@ -13,7 +13,8 @@ extension Supervisor {
         }
         do { return try catalog.load(digest) } catch {
             throw SupervisorError(
-                .failedPrecondition, "start container", state.name, "image \(state.container.image) cannot be used: \(error)", exitCode: 125)
+                .failedPrecondition, "start container", state.name, "image \(state.container.image) cannot be used: \(error)", exitCode: 125
+            )
         }
     }
 

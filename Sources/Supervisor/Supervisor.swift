@@ -28,7 +28,8 @@ public final class Supervisor: Sendable {
         rebuilt = rebuild
         host = try Host()
         watcher = try PidfdWatcher()
-        let contents = rebuild ? try Rebuild(configuration: configuration, bootID: host.bootID, logger: logger).contents() : try store.load()
+        let contents =
+            rebuild ? try Rebuild(configuration: configuration, bootID: host.bootID, logger: logger).contents() : try store.load()
         catalog = try ImageCatalog(root: configuration.root, rows: contents.imageNames, store: store, executor: executor, logger: logger)
         for row in contents.containers {
             let container: Ctr_V1_Container
@@ -36,7 +37,8 @@ public final class Supervisor: Sendable {
                 logger.error("container's record is unreadable", metadata: ["container": "\(row.id)"])
                 continue
             }
-            var state = ContainerState(row: row, container: container, task: contents.tasks[row.id].map { TaskState(row: $0, proved: false) })
+            var state = ContainerState(
+                row: row, container: container, task: contents.tasks[row.id].map { TaskState(row: $0, proved: false) })
             state.visible = true
             do { try registry.insert(state, Instance(state: state, supervisor: self)) } catch {
                 logger.error("container twice", metadata: ["container": "\(row.id)"])
@@ -74,7 +76,8 @@ public final class Supervisor: Sendable {
         }
         for task in tasks { await task.value }
         logger.info(
-            "containers found", metadata: ["count": "\(instances.count)", "milliseconds": "\((now(CLOCK_MONOTONIC) - started) / 1_000_000)"])
+            "containers found",
+            metadata: ["count": "\(instances.count)", "milliseconds": "\((now(CLOCK_MONOTONIC) - started) / 1_000_000)"])
     }
 
     private func writeRebuilt(_ instances: [Instance]) async {

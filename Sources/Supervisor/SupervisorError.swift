@@ -40,14 +40,16 @@ public struct SupervisorError: Error, Equatable, Sendable, CustomStringConvertib
         switch error {
         case let error as SupervisorError: return error
         case let error as Status:
-            return SupervisorError(error.code, operation, object, "cannot \(operation) \(object): \(oneLine(error.message))", exitCode: exitCode)
+            return SupervisorError(
+                error.code, operation, object, "cannot \(operation) \(object): \(oneLine(error.message))", exitCode: exitCode)
         case let error as SysError:
             let code: StatusCode = error.code == 28 /* ENOSPC */ || error.code == 122 /* EDQUOT */ ? .resourceExhausted : .internal
             return SupervisorError(code, operation, object, "cannot \(operation) \(object): \(error)", exitCode: exitCode)
         case is CancellationError:
             return SupervisorError(.cancelled, operation, object, "\(operation) \(object): cancelled", exitCode: exitCode)
         default:
-            return SupervisorError(.internal, operation, object, "cannot \(operation) \(object): \(oneLine("\(error)"))", exitCode: exitCode)
+            return SupervisorError(
+                .internal, operation, object, "cannot \(operation) \(object): \(oneLine("\(error)"))", exitCode: exitCode)
         }
     }
 

@@ -58,7 +58,9 @@ extension Supervisor {
                 for state in registry.list(namespace: namespace) where state.row.imageID == id {
                     let ended = state.task?.row.phase.hasEnded ?? true
                     if !ended { throw refuse("image \(request.image.shown) is in use by running container \(state.name)") }
-                    if !request.force { throw refuse("image \(request.image.shown) is in use by container \(state.name): delete it first or use --force") }
+                    if !request.force {
+                        throw refuse("image \(request.image.shown) is in use by container \(state.name): delete it first or use --force")
+                    }
                 }
             }
             var response = Ctr_V1_DeleteImageResponse()

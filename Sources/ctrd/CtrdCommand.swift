@@ -58,9 +58,10 @@ struct CtrdCommand: ParsableCommand {
 
         // Blocked before the first thread, so that all threads inherit it and the signals come to the one that asks.
         let signals: [Int32] = [SIGTERM, SIGINT]
-        let stop = Descriptor(owning: try startupStep { () throws(SysError) in
-            try check("open signalfd", "", ctr_signalfd(signals, Int32(signals.count)))
-        })
+        let stop = Descriptor(
+            owning: try startupStep { () throws(SysError) in
+                try check("open signalfd", "", ctr_signalfd(signals, Int32(signals.count)))
+            })
         signal(SIGPIPE, SIG_IGN)
         umask(0o022)
         raiseDescriptorLimit()

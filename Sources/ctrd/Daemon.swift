@@ -57,9 +57,10 @@ struct Daemon {
     }
 
     private static func makeDirectories(_ configuration: Configuration) throws(StartupError) {
-        for path in [configuration.root, configuration.state, configuration.state + "/s", configuration.state + "/runtime",
-            configuration.root + "/containers"]
-        {
+        for path in [
+            configuration.root, configuration.state, configuration.state + "/s", configuration.state + "/runtime",
+            configuration.root + "/containers",
+        ] {
             try makePath(path, mode: 0o700)
         }
         guard let slash = configuration.address.lastIndex(of: "/"), slash > configuration.address.startIndex else { return }
@@ -113,7 +114,9 @@ struct Daemon {
         }
         if connected == -ECONNREFUSED {
             var status = stat()
-            guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else { throw StartupError("\(path) exists and is not a socket") }
+            guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else {
+                throw StartupError("\(path) exists and is not a socket")
+            }
             return false
         }
         if connected == -ENOENT { return true }

@@ -61,7 +61,9 @@ struct Settings {
         let root = try absolute("root", values["root"] ?? Self.defaultRoot)
         let state = try absolute("state", values["state"] ?? Self.defaultState)
         let address = try absolute("address", values["address"] ?? state + "/ctrd.sock")
-        guard address.utf8.count <= 107 else { throw StartupError("\(origin("address"))a socket path may have at most 107 bytes: \(address)") }
+        guard address.utf8.count <= 107 else {
+            throw StartupError("\(origin("address"))a socket path may have at most 107 bytes: \(address)")
+        }
         // STATE/s/ and 16 digits must fit into a socket address too.
         guard state.utf8.count <= 107 - 19 else { throw StartupError("\(origin("state"))may have at most 88 bytes: \(state)") }
         let parent = values["cgroup_parent"] ?? "ctrd"

@@ -288,7 +288,7 @@ def bounded(walker, kills, seconds, seed):
 def one(walker, program, stage, kind, number):
     try:
         return walker.walk(program, stage, kind, number)
-    except Exception as error:  # whatever it is, the walk broke
+    except Exception as error:
         print(f"\nBROKEN: {program} killed at its {number}. {kind} call ({CALLS[kind]}) during {stage}: {error}")
         print(f"  again: {sys.argv[0]} --only '{program},{stage},{kind},{number}'")
         print(f"  the manager said: {walker.world.log_text()[-1500:]}")

@@ -114,14 +114,15 @@ class Traps:
         for name in self.place.glob("arm-*"):
             name.unlink(missing_ok=True)
         if self.tracer is not None:
-            tracer, self.tracer = self.tracer, None
-            tracer.terminate()
+            self.tracer.terminate()
             try:
-                tracer.wait(2)
+                self.tracer.wait(5)
             except subprocess.TimeoutExpired:
-                tracer.kill()  # the kernel lets go of what it held
-                tracer.wait(20)
-            tracer.stderr.close()
+                # A tracer that waits for a stop which never comes; its end lets every task go.
+                self.tracer.kill()
+                self.tracer.wait(5)
+            self.tracer.stderr.close()
+            self.tracer = None
         for pid in (p for p in map(int, filter(str.isdigit, os.listdir("/proc"))) if events.comm(p) == "strace"):
             if str(self.trace) in events.cmdline(pid):
                 try:
@@ -129,7 +130,7 @@ class Traps:
                 except OSError:
                     continue
                 if not events.readable([tracer.fd], 0.5):
-                    tracer.kill()
+                    tracer.kill(15)
                     tracer.wait(10)
 
     def landed(self, number):

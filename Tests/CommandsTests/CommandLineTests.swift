@@ -70,7 +70,8 @@ final class CommandLineTests: XCTestCase {
             let names = line.prefix { $0 != "<" }.split(whereSeparator: { ", ".contains($0) })
             for name in names {
                 let isKnown =
-                    name.hasPrefix("--") ? JoinedValues.long.contains(String(name.dropFirst(2))) : name.last.map(JoinedValues.short.contains) == true
+                    name.hasPrefix("--")
+                    ? JoinedValues.long.contains(String(name.dropFirst(2))) : name.last.map(JoinedValues.short.contains) == true
                 XCTAssertTrue(isKnown, "\(name)")
             }
         }
@@ -133,7 +134,8 @@ final class CommandLineTests: XCTestCase {
     }
 
     func testEveryCommandHasHelpWithExamples() {
-        for type in Root.configuration.subcommands.flatMap({ [$0] + $0.configuration.subcommands }) where type.configuration.subcommands.isEmpty {
+        for type in Root.configuration.subcommands.flatMap({ [$0] + $0.configuration.subcommands })
+        where type.configuration.subcommands.isEmpty {
             let help = Program.help(type, type.helpMessage())
             let name = [type.configuration._superCommandName, type._commandName].compactMap { $0 }.joined(separator: " ")
             XCTAssertTrue(help.contains("\nEXAMPLES:\n  ctrctl ") && help.hasSuffix("\n") && help.contains("USAGE: \(name)"), name)

@@ -43,12 +43,42 @@ final class OutputTests: XCTestCase {
         let table: [(String, Ctr_V1_Container)] = [
             ("Up About a minute", container { _ in }),
             ("Up 5 seconds", container { $0.startedAt = time(995) }),
-            ("Up 3 hours (Paused)", container { $0.status = .paused; $0.startedAt = time(1000 - 3 * 3600) }),
-            ("Up 5 minutes (unguarded)", container { $0.guards = .lost; $0.startedAt = time(700) }),
-            ("Up 5 minutes (unresponsive)", container { $0.guards = .unresponsive; $0.startedAt = time(700) }),
-            ("Exited (137) 2 minutes ago", container { $0.status = .stopped; $0.exit.code = 137; $0.exit.source = "reaped"; $0.exit.exitedAt = time(880) }),
-            ("Exited (unknown) 2 minutes ago", container { $0.status = .unknown; $0.exit.source = "unknown"; $0.exit.exitedAt = time(880) }),
-            ("Exited (unknown)", container { $0.status = .unknown; $0.exit.source = "unknown" }),
+            (
+                "Up 3 hours (Paused)",
+                container {
+                    $0.status = .paused; $0.startedAt = time(1000 - 3 * 3600)
+                }
+            ),
+            (
+                "Up 5 minutes (unguarded)",
+                container {
+                    $0.guards = .lost; $0.startedAt = time(700)
+                }
+            ),
+            (
+                "Up 5 minutes (unresponsive)",
+                container {
+                    $0.guards = .unresponsive; $0.startedAt = time(700)
+                }
+            ),
+            (
+                "Exited (137) 2 minutes ago",
+                container {
+                    $0.status = .stopped; $0.exit.code = 137; $0.exit.source = "reaped"; $0.exit.exitedAt = time(880)
+                }
+            ),
+            (
+                "Exited (unknown) 2 minutes ago",
+                container {
+                    $0.status = .unknown; $0.exit.source = "unknown"; $0.exit.exitedAt = time(880)
+                }
+            ),
+            (
+                "Exited (unknown)",
+                container {
+                    $0.status = .unknown; $0.exit.source = "unknown"
+                }
+            ),
             ("Unknown", container { $0.status = .unknown }),
             ("Created", container { $0.status = .created }),
             ("Created", Ctr_V1_Container()),
@@ -60,7 +90,10 @@ final class OutputTests: XCTestCase {
         XCTAssertTrue(container { _ in }.mayBeRunning)
         XCTAssertTrue(container { $0.status = .paused }.mayBeRunning)
         XCTAssertTrue(container { $0.status = .unknown }.mayBeRunning)
-        XCTAssertFalse(container { $0.status = .unknown; $0.exit.source = "unknown" }.mayBeRunning)
+        XCTAssertFalse(
+            container {
+                $0.status = .unknown; $0.exit.source = "unknown"
+            }.mayBeRunning)
         XCTAssertFalse(container { $0.status = .stopped }.mayBeRunning)
         XCTAssertFalse(Ctr_V1_Container().mayBeRunning)
     }
@@ -145,8 +178,10 @@ final class OutputTests: XCTestCase {
     }
 
     func testShapeOfAContainerInJSON() throws {
-        let json = container { $0.status = .stopped; $0.exit.code = 137; $0.exit.source = "reaped"; $0.exit.exitedAt = time(990, 5); $0.guards = .shimOnly }
-            .document
+        let json = container {
+            $0.status = .stopped; $0.exit.code = 137; $0.exit.source = "reaped"; $0.exit.exitedAt = time(990, 5); $0.guards = .shimOnly
+        }
+        .document
         XCTAssertEqual(
             json.members?.map(\.key), ["id", "namespace", "name", "image", "image_id", "created_at", "command", "config", "task"])
         let task = try XCTUnwrap(json["task"])

@@ -26,7 +26,9 @@ final class QuantityTests: XCTestCase {
             ("0.1000000000", 100_000_000),
         ]
         for (text, nano) in table { XCTAssertEqual(try parseCPUs(text), nano, text) }
-        for text in ["", ".", "-1", "1,5", "a", "1.0000000001", "99999999999999", "1.5 "] { XCTAssertThrowsError(try parseCPUs(text), text) }
+        for text in ["", ".", "-1", "1,5", "a", "1.0000000001", "99999999999999", "1.5 "] {
+            XCTAssertThrowsError(try parseCPUs(text), text)
+        }
     }
 
     func testLimitsOfProcessesAndTimeouts() throws {

@@ -274,7 +274,7 @@ class World:
         for line in reversed(hostcheck.read("/proc/self/mountinfo").splitlines()):
             if self.scope.mentions(line):
                 subprocess.run(["umount", "-l", line.split(" ")[4]], check=False)
-        for path in sorted(hostcheck.cgroups(self.scope, shared=True), key=len, reverse=True):
+        for path in sorted(hostcheck.cgroups(self.scope), key=len, reverse=True):
             try:
                 os.rmdir(path)
             except OSError:

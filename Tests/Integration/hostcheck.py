@@ -106,17 +106,21 @@ def hierarchies():
             yield line.split(" ")[4]
 
 
-def cgroups(scope, shared=False):
-    """Of containers and guards; with shared also the directories that they are made in, which may stay for the next one."""
+def cgroups(scope):
     found = set()
     for hierarchy in hierarchies():
         for directory, names, _ in os.walk(hierarchy):
             for name in names:
                 path = os.path.join(directory, name)
-                below = path[path.find(f"/{scope.cgroup_parent}/") + len(scope.cgroup_parent) + 2:] if f"/{scope.cgroup_parent}/" in path else ""
-                if scope.in_cgroup(path) and (shared or "/" in below):
+                if scope.in_cgroup(path):
                     found.add(path)
     return found
+
+
+def is_shelf(path, scope):
+    """The engine's own directory and those of namespaces below it, which hold containers and go with the last that was not removed by itself, or
+    with the manager; what is in them is told by the process or the directory below."""
+    return os.path.basename(path) == scope.cgroup_parent or os.path.basename(os.path.dirname(path)) == scope.cgroup_parent
 
 
 def namespaces(scope, processes):
@@ -195,7 +199,7 @@ def snapshot(scope):
     return {
         "process": {describe(pid) for pid in living},
         "mount": mounts(scope),
-        "cgroup": cgroups(scope),
+        "cgroup": {path for path in cgroups(scope) if not is_shelf(path, scope)},
         "namespace": namespaces(scope, set(living)),
         "socket": sockets(scope),
         "file": files(scope),

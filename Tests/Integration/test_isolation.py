@@ -61,7 +61,8 @@ def test_seccomp_refuses_a_user_namespace(world):
 
 @pytest.mark.parametrize("what", ["mount -t tmpfs none /tmp", "umount /proc", "hostname other", "chroot /proc/1/root mount -t proc none /tmp",
                                   "echo 1 > /proc/sys/kernel/domainname", "echo b > /proc/sysrq-trigger", "swapoff -a", "mknod /dev/mem2 c 1 1 && cat /dev/mem2",
-                                  "mknod /sda b 8 0 && dd if=/sda of=/dev/null count=1", "nsenter -t 1 -n true", "adjtimex -t 10001"])
+                                  "mknod /sda b 8 0 && dd if=/sda of=/dev/null count=1", "nsenter -t 1 -n true",
+                                  "date -s 2000.01.01-00:00 >/dev/null 2>&1; [ $(date +%Y) = 2000 ]"])
 def test_it_may_not(world, what):
     assert world.sh(f"({what}) >/dev/null 2>&1 && echo done || echo refused") == "refused\n"
 
@@ -89,6 +90,7 @@ def test_devices(world):
 
 def test_dev_stdout_can_be_opened_again_after_a_privilege_drop(world):
     assert world.sh("echo through > /dev/stdout", "-u", "1000") == "through\n"
+    assert world.sh("su alice -c 'echo through > /dev/stdout'") == "through\n"
 
 
 def cgroup(controller, world, identifier):
@@ -216,17 +218,18 @@ def test_a_working_directory_that_is_missing_is_made(world):
 
 @pytest.mark.parametrize("directory", ["/proc/self/fd/3", "/proc/self/fd/7/../../..", "/proc/thread-self/fd/4"])
 def test_a_working_directory_through_a_descriptor_is_no_way_out(world, directory):
-    result = world.ctrctl("run", "--rm", "-w", directory, IMAGE, "/bin/sh", "-c", "ls -d $PWD/../../../../work/../etc/debian_version 2>/dev/null; true", code=None)
+    result = world.ctrctl("run", "--rm", "-w", directory, IMAGE, "/bin/sh", "-c", "ls -d $PWD/../../../../usr/../etc/debian_version 2>/dev/null; true", code=None)
     assert "debian_version" not in result.out
 
 
 @pytest.mark.parametrize("runtime", ["/usr/sbin/runc", "/usr/bin/crun"])
 def test_another_runtime_runs_the_same_container(world, runtime):
-    if not os.path.exists(runtime):
-        pytest.skip(f"{runtime} is not installed")
-    first = world.ctrctl("run", "--rm", "--runtime", runtime, IMAGE, "true", code=None)
-    if "hybrid mode not supported" in first.err:
-        pytest.skip(f"{runtime} refuses hosts with both versions of cgroups")
+    assert os.path.exists(runtime), f"{runtime} is not installed: make deps"
+    if runtime.endswith("crun") and os.path.isdir("/sys/fs/cgroup/unified"):
+        # crun 1.8 runs nothing on a host with both versions of control groups: its own words reach the user, and nothing stays.
+        result = world.ctrctl("run", "--rm", "--runtime", runtime, IMAGE, "true", code=125)
+        assert "hybrid" in result.err
+        return
     assert world.sh("echo $$; cat /etc/group | head -1; exit 6", "--runtime", runtime, code=6) == "1\nroot:x:0:\n"
     identifier = world.background("exec sleep 600", "--runtime", runtime)
     before = world.task(identifier)

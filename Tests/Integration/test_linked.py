@@ -1,18 +1,19 @@
 """What is linked into the programs that live beside every container, seen in the programs themselves and not in import lines."""
+import json
+import shutil
 import subprocess
 
 import pytest
 
-import events
-import hostcheck
+import imagemaker
 from events import threads
 from harness import BIN, IMAGE
 
 # Strings that each of these libraries carries into whatever it is linked into, also when symbols are stripped.
 MARKERS = {
-    "concurrency runtime": [b"swift_job", b"SWIFT TASK CONTINUATION", b"_Concurrency", b"Executor.swift"],
-    "Dispatch": [b"com.apple.root", b"LIBDISPATCH", b"libdispatch"],
-    "Foundation": [b"FoundationEssentials", b"NSPOSIXErrorDomain"],
+    "concurrency runtime": [b"swift_task_", b"Swift/Executor.swift", b"_Concurrency"],
+    "Dispatch": [b"BUG IN LIBDISPATCH", b"com.apple.root.", b"libdispatch"],
+    "Foundation": [b"FoundationEssentials", b"Foundation/", b"_foundation_"],
     "NIO": [b"NIOCore", b"NIOPosix"],
 }
 
@@ -30,7 +31,7 @@ def test_the_lean_programs_do_not_hold(program, library):
 
 @pytest.mark.parametrize("library", MARKERS)
 def test_control_the_manager_holds_it(library):
-    assert found("ctrd", library) == MARKERS[library], "the markers no longer find what is surely there"
+    assert found("ctrd", library), "the markers no longer find what is surely there"
 
 
 @pytest.mark.parametrize("program", ["ctrun", "ctr-shim", "ctr-keeper", "ctrctl"])
@@ -44,19 +45,22 @@ def test_the_keeper_is_small():
 
 
 def test_ctrun_never_makes_a_thread(world):
-    """Each clone of a run is a process: none shares memory as a thread does."""
-    trace = world.directory / "threads"
-    wrapper = world.directory / "traced-ctrun"
-    wrapper.write_text(f"#!/bin/sh\nexec strace -D -f -b execve -A -e trace=clone,clone3,vfork,fork -o {trace}.$$ {BIN}/ctrun \"$@\"\n")
-    wrapper.chmod(0o755)
-    world.ctrctl("run", "--rm", "--runtime", wrapper, IMAGE, "/bin/true")
-    for pid in hostcheck.own_processes(world.scope):
-        if events.comm(pid) == "strace":  # what it saw is in the file once it ended
-            events.Pid(pid).wait()
-    text = "".join(part.read_text() for part in world.directory.glob("threads.*"))
+    """Each clone of a whole run is a process: none shares memory as a thread does."""
+    bundle, trace = world.directory / "bundle", world.directory / "threads"
+    (bundle / "rootfs" / "bin").mkdir(parents=True)
+    shutil.copy(imagemaker.BUSYBOX, bundle / "rootfs" / "bin" / "true")
+    subprocess.run([BIN / "ctrun", "spec", "-b", bundle], check=True)
+    config = json.loads((bundle / "config.json").read_text())
+    config["process"].update(args=["/bin/true"], terminal=False)
+    config["linux"]["cgroupsPath"] = f"/{world.cgroup_parent}/threads"
+    (bundle / "config.json").write_text(json.dumps(config))
+    subprocess.run(["strace", "-f", "-qq", "-e", "trace=clone,clone3,vfork,fork", "-o", trace,
+                    BIN / "ctrun", "--root", world.directory / "runtime", "run", "-b", bundle, "threads"], check=True, timeout=60, stdin=subprocess.DEVNULL)
+    text = trace.read_text()
     assert "clone" in text or "fork" in text
     assert "CLONE_THREAD" not in text
-    wrapper.unlink()
+    shutil.rmtree(bundle)
+    shutil.rmtree(world.directory / "runtime")
 
 
 def test_the_shim_runs_one_thread_while_it_works(world):

@@ -1,5 +1,6 @@
 """The guards alone, without a manager: keeper and shim under a runtime of Debian's and under ctrun."""
 import os
+import select
 import shutil
 import signal
 import socket
@@ -88,7 +89,12 @@ def kill_and_wait(pid):
     """SIGKILL, then until the process is nobody's any more or a zombie."""
     began = stat(pid)
     os.kill(pid, signal.SIGKILL)
-    eventually(lambda: stat(pid) is None or stat(pid)[0] == "Z" or stat(pid)[2] != began[2], f"{pid} is gone")
+
+    def gone():
+        now = stat(pid)
+        return now is None or now[0] == "Z" or now[2] != began[2]
+
+    eventually(gone, f"{pid} is gone")
 
 
 # --- a container's life ----------------------------------------------------------------------------------------------
@@ -290,6 +296,15 @@ def test_a_start_that_cannot_be(make, damage):
     assert result.stderr == b"" and c.keeper is None
 
 
+def quiet(*pids, seconds):
+    """The time passes; a guard that dies meanwhile ends the test."""
+    fds = [os.pidfd_open(pid) for pid in pids]
+    ended = select.select(fds, [], [], seconds)[0]
+    for fd in fds:
+        os.close(fd)
+    assert not ended, "a guard died while it should be idle"
+
+
 def test_idle_guards_do_not_wake(make):
     c = make("/bin/sleep", "600")
     client, _ = c.run()
@@ -300,9 +315,9 @@ def test_idle_guards_do_not_wake(make):
         return [line for pid in (shim, keeper) for line in open(f"/proc/{pid}/status") if "ctxt_switches" in line]
 
     # Half a second after the last event it wakes once, to give memory back.
-    time.sleep(0.8)
+    quiet(shim, keeper, seconds=0.8)
     before = switches()
-    time.sleep(1.5)
+    quiet(shim, keeper, seconds=1.5)
     assert switches() == before
 
 

@@ -49,7 +49,8 @@ struct Random: RandomNumberGenerator {
 }
 
 private let sample = PidRecord(
-    process: ProcessIdentity(pid: 4711, startTime: 123_456), bootID: "b6c2e5c8-5d5d-4f5e-9f3a-3f1f2a1b0c9d", created: 1_790_000_000_000_000_000,
+    process: ProcessIdentity(pid: 4711, startTime: 123_456), bootID: "b6c2e5c8-5d5d-4f5e-9f3a-3f1f2a1b0c9d",
+    created: 1_790_000_000_000_000_000,
     started: 1_790_000_000_100_000_000)
 
 @Suite struct RecordTests {
@@ -127,7 +128,8 @@ private let sample = PidRecord(
         try check(GuardsRecord(keeper: process, bootID: "b"))
         try check(
             StartRecord(
-                runtime: "/usr/bin/runc", runtimeRoot: "/run/with space", rootfsMode: .mounted, socket: "/run/s/1", incarnationDirectory: "/x"))
+                runtime: "/usr/bin/runc", runtimeRoot: "/run/with space", rootfsMode: .mounted, socket: "/run/s/1",
+                incarnationDirectory: "/x"))
         try check(
             StartRecord(
                 runtime: "r", runtimeRoot: "", rootfsMode: .detached, socket: "s", incarnationDirectory: "d", segmentBytes: 4096))
@@ -143,7 +145,9 @@ private let sample = PidRecord(
     @Test func aStatusIsNeverInvented() throws {
         func exit(_ change: (inout Record) -> Void) -> Record {
             var record = Record(kind: "exit")
-            for (key, value) in [("pid", "1"), ("start_time", "1"), ("exited_ns", "1"), ("exited_boot_ns", "1"), ("oom", "0"), ("log_ended", "0")] {
+            for (key, value) in [
+                ("pid", "1"), ("start_time", "1"), ("exited_ns", "1"), ("exited_boot_ns", "1"), ("oom", "0"), ("log_ended", "0"),
+            ] {
                 record.set(key, value)
             }
             change(&record)
@@ -152,7 +156,8 @@ private let sample = PidRecord(
         for fields in [
             [("source", "reaped")], [("source", "reaped"), ("code", "0")], [("source", "reaped"), ("code", "256"), ("signal", "0")],
             [("source", "reaped"), ("code", "1"), ("signal", "9")], [("source", "unknown")],
-            [("source", "unknown"), ("code", "0"), ("signal", "0"), ("reason", "x")], [("source", "guess"), ("code", "0"), ("signal", "0")],
+            [("source", "unknown"), ("code", "0"), ("signal", "0"), ("reason", "x")],
+            [("source", "guess"), ("code", "0"), ("signal", "0")],
             [("code", "0"), ("signal", "0")], [("source", "reaped"), ("code", "+1"), ("signal", "0")],
         ] {
             let record = exit { record in for field in fields { record.set(field.0, field.1) } }

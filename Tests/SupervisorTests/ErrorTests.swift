@@ -21,7 +21,8 @@ final class ErrorTests: XCTestCase {
 
     func testAStartFailureIsOneLineWithTheCause() {
         let status = Status(
-            .invalidArgument, "container_linux.go:380: starting container process caused: exec: \"foo\": executable file not found in $PATH\n")
+            .invalidArgument,
+            "container_linux.go:380: starting container process caused: exec: \"foo\": executable file not found in $PATH\n")
         let error = SupervisorError.startFailure(container: "web", status)
         XCTAssertEqual(error.message, "cannot start container web: exec: \"foo\": executable file not found in $PATH")
         XCTAssertEqual(error.exitCode, 127)
@@ -50,7 +51,10 @@ final class ErrorTests: XCTestCase {
             do { try RequestChecks(request: request).check() } catch { return error.message }
             return nil
         }
-        XCTAssertNil(refusal { $0.name = "fine"; $0.config.env = ["A=", "B=1=2"]; $0.config.memoryBytes = 6 << 20 })
+        XCTAssertNil(
+            refusal {
+                $0.name = "fine"; $0.config.env = ["A=", "B=1=2"]; $0.config.memoryBytes = 6 << 20
+            })
         let bad: [(String, (inout Ctr_V1_CreateContainerRequest) -> Void)] = [
             ("name", { $0.name = "a/b" }), ("id", { $0.id = "ABC" }), ("namespace", { $0.namespace = ".." }), ("image", { $0.image = "" }),
             ("environment", { $0.config.env = ["=x"] }), ("environment", { $0.config.env = ["novalue"] }),
@@ -59,9 +63,36 @@ final class ErrorTests: XCTestCase {
             ("network", { $0.config.network = "moon" }), ("host name", { $0.config.hostname = String(repeating: "x", count: 64) }),
             ("NUL", { $0.config.args = ["a\0b"] }), ("stop signal", { $0.config.stopSignal = "NOSUCH" }),
             ("runtime", { $0.config.runtime = "relative" }),
-            ("mount", { $0.config.mounts = [.with { $0.source = "rel"; $0.destination = "/x" }] }),
-            ("root directory", { $0.config.mounts = [.with { $0.source = "/x"; $0.destination = "//" }] }),
-            ("..", { $0.config.mounts = [.with { $0.source = "/x"; $0.destination = "/a/../b" }] }),
+            (
+                "mount",
+                {
+                    $0.config.mounts = [
+                        .with {
+                            $0.source = "rel"; $0.destination = "/x"
+                        }
+                    ]
+                }
+            ),
+            (
+                "root directory",
+                {
+                    $0.config.mounts = [
+                        .with {
+                            $0.source = "/x"; $0.destination = "//"
+                        }
+                    ]
+                }
+            ),
+            (
+                "..",
+                {
+                    $0.config.mounts = [
+                        .with {
+                            $0.source = "/x"; $0.destination = "/a/../b"
+                        }
+                    ]
+                }
+            ),
         ]
         for (word, change) in bad {
             let message = refusal(change) ?? "accepted"

@@ -4,7 +4,9 @@ import XCTest
 
 final class NameTests: XCTestCase {
     func testNames() {
-        for good in ["a", "A9", "web_1", "x.y-z", "0", String(repeating: "x", count: 128), "abcdef"] { XCTAssertTrue(Names.isName(good), good) }
+        for good in ["a", "A9", "web_1", "x.y-z", "0", String(repeating: "x", count: 128), "abcdef"] {
+            XCTAssertTrue(Names.isName(good), good)
+        }
         let bad = ["", "-x", ".x", "_x", "a/b", "a b", "ä", "a\n", String(repeating: "x", count: 129), String(repeating: "ab", count: 32)]
         for name in bad { XCTAssertFalse(Names.isName(name), name) }
     }

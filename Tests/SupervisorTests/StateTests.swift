@@ -16,7 +16,8 @@ final class StateTests: XCTestCase {
 
     func testWhatMayFollowWhat() {
         let legal: [(TaskPhase, TaskPhase)] = [
-            (.starting, .running), (.starting, .stopped), (.running, .paused), (.paused, .running), (.running, .stopped), (.paused, .stopped),
+            (.starting, .running), (.starting, .stopped), (.running, .paused), (.paused, .running), (.running, .stopped),
+            (.paused, .stopped),
             (.running, .unknown), (.unknown, .stopped),
         ]
         for (from, to) in legal { XCTAssertTrue(from.canBecome(to), "\(from) → \(to)") }

@@ -10,7 +10,8 @@ final class StoreTests: XCTestCase {
 
     override func setUpWithError() throws {
         var template = Array("/tmp/ctr-test-XXXXXX".utf8CString)
-        directory = try XCTUnwrap(template.withUnsafeMutableBufferPointer { $0.baseAddress.flatMap { mkdtemp($0) }.map { String(cString: $0) } })
+        directory = try XCTUnwrap(
+            template.withUnsafeMutableBufferPointer { $0.baseAddress.flatMap { mkdtemp($0) }.map { String(cString: $0) } })
     }
 
     override func tearDown() {
@@ -32,13 +33,15 @@ final class StoreTests: XCTestCase {
 
     func testRowsComeBackAsTheyWere() async throws {
         let container = row("a", name: "x")
-        var task = TaskRow(container: "a", incarnation: 2, phase: .stopped, pid: 77, startTime: .max, bootID: "boot", started: 5, error: "e")
+        var task = TaskRow(
+            container: "a", incarnation: 2, phase: .stopped, pid: 77, startTime: .max, bootID: "boot", started: 5, error: "e")
         task.exit = ExitRow(code: 137, source: "reaped", exited: 9, oomKilled: true)
         let older = TaskRow(container: "a", incarnation: 1, phase: .unknown, bootID: "boot")
         let image = ImageNameRow(namespace: "default", name: "n", manifest: "m", imported: 3)
         do {
             let store = try Store(path: path)
-            try await store.commit([.insertContainer(container), .putTask(older), .putTask(task), .putImageName(image)], event: event(.containerCreate, "a"))
+            try await store.commit(
+                [.insertContainer(container), .putTask(older), .putTask(task), .putImageName(image)], event: event(.containerCreate, "a"))
         }
         let contents = try Store(path: path).load()
         XCTAssertEqual(contents.containers, [container])
@@ -59,7 +62,8 @@ final class StoreTests: XCTestCase {
         try await store.commit([.insertContainer(row("a", name: "x"))], event: event(.containerCreate, "a"))
         // The second insertion fails, so nothing of its transaction stays: neither the row before it nor the event.
         do {
-            try await store.commit([.insertContainer(row("b", name: "y")), .insertContainer(row("c", name: "x"))], event: event(.containerCreate, "b"))
+            try await store.commit(
+                [.insertContainer(row("b", name: "y")), .insertContainer(row("c", name: "x"))], event: event(.containerCreate, "b"))
             XCTFail("a name was given twice")
         } catch { XCTAssertEqual(error as? StoreError, .duplicate) }
         XCTAssertEqual(try store.load().containers.map(\.id), ["a"])

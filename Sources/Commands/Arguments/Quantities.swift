@@ -1,6 +1,7 @@
 /// Bytes in `text` as Docker reads them: a decimal number with the unit b, k, m, g, t or p (powers of 1024), also written kb or KiB.
 func parseMemory(_ text: String) throws(Failure) -> Int64 {
-    let problem = Failure("invalid memory size \"\(text)\": use a number of bytes, or one with k, m or g, such as 512m", code: Failure.usage)
+    let problem = Failure(
+        "invalid memory size \"\(text)\": use a number of bytes, or one with k, m or g, such as 512m", code: Failure.usage)
     var unit = text.lowercased()[...]
     let number = unit.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
     unit = unit.dropFirst(number.count)
@@ -32,7 +33,8 @@ func parseMemory(_ text: String) throws(Failure) -> Int64 {
 /// CPUs in billionths: "1.5" is 1 500 000 000.
 func parseCPUs(_ text: String) throws(Failure) -> Int64 {
     guard let value = fixedPoint(text[...], fractionDigits: 9, exact: true) else {
-        throw Failure("invalid number of CPUs \"\(text)\": use a decimal number such as 1.5, with at most nine decimals", code: Failure.usage)
+        throw Failure(
+            "invalid number of CPUs \"\(text)\": use a decimal number such as 1.5, with at most nine decimals", code: Failure.usage)
     }
     return value
 }

@@ -30,7 +30,8 @@ extension Ctr_V1_Task {
     var document: JSON {
         [
             "container_id": .string(containerID), "container_name": .string(containerName), "incarnation": JSON(incarnation),
-            "status": .string(status.word), "pid": JSON(pid), "start_time": JSON(startTime), "started_at": JSON(startedAt, if: hasStartedAt),
+            "status": .string(status.word), "pid": JSON(pid), "start_time": JSON(startTime),
+            "started_at": JSON(startedAt, if: hasStartedAt),
             "exit": hasExit ? exit.document : .null, "guards": .string(guards.word), "shim_pid": JSON(shimPid),
             "keeper_pid": JSON(keeperPid), "error": .string(error), "image": .string(image),
         ]

@@ -13,7 +13,8 @@ struct Containers: ParsableCommand, HasExamples {
 
     struct List: Command {
         static let configuration = CommandConfiguration(
-            commandName: "list", _superCommandName: "ctrctl containers", abstract: "List all containers, also those that have ended.", aliases: ["ls"])
+            commandName: "list", _superCommandName: "ctrctl containers", abstract: "List all containers, also those that have ended.",
+            aliases: ["ls"])
         static let examples = [
             "ctrctl containers list",
             "ctrctl containers list --output json",

@@ -150,7 +150,8 @@ struct Rmi: Command {
 
 /// Docker's `images`, a line a name.
 func imageTable(_ images: [Ctr_V1_Image], full: Bool, digests: Bool, now: Int64) -> Table {
-    var table = digests
+    var table =
+        digests
         ? Table("REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE") : Table("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE")
     for image in images {
         let created = image.hasCreatedAt ? humanDuration(seconds: seconds(since: image.createdAt, now: now)) + " ago" : "N/A"
