@@ -20,7 +20,7 @@ SWIFT_SOURCES := $(shell find Sources -type f -not -path 'Sources/ctr-keeper/*' 
 KEEPER_SOURCES := $(wildcard Sources/ctr-keeper/*.c Sources/ctr-keeper/*.h)
 STAMP := $(BUILD)/release-programs.stamp
 
-.PHONY: help deps deps-peers deps-proto build install demo test unit integration crashwalk leakcheck bench \
+.PHONY: help fuzz deps deps-peers deps-proto build install demo test unit integration crashwalk leakcheck bench \
 	proto proto-check format lint docs clean
 
 help: ## this list
@@ -78,6 +78,9 @@ unit: ## unit tests (debug build)
 
 integration: build ## real containers, driving the programs in bin/
 	@tools/test.sh integration
+
+fuzz: ## each parser of foreign bytes under libFuzzer and the address sanitizer, FUZZ_SECONDS each
+	@tools/fuzz.sh $(or $(FUZZ_SECONDS),60)
 
 leakcheck: build ## the leak checker's own controls, then the whole host
 	@tools/test.sh leakcheck

@@ -17,7 +17,7 @@ run() {
     done
     # The gold linker warns of each helper of the sanitizer that it keeps local.
     swiftc -O -swift-version 6 -parse-as-library -module-name Fuzz -sanitize=fuzzer,address \
-        -I Sources/CLinux/include -Xcc "-fmodule-map-file=$PWD/tools/fuzz.modulemap" \
+        -I Sources/CLinux/include -I Sources/CCrypto -Xcc "-fmodule-map-file=$PWD/tools/fuzz.modulemap" \
         "$work/$target"/*.swift "$work/linux.o" "$work/spawn.o" -o "$work/$target/run" 2>&1 | sed '/Cannot export local symbol/d'
     mkdir "$work/$target/corpus"
     if ASAN_OPTIONS=detect_leaks=0 SWIFT_BACKTRACE=enable=no "$work/$target/run" -max_total_time="$seconds" -max_len=65536 \
@@ -39,3 +39,6 @@ cc -O1 -g -c Sources/CLinux/linux.c -ISources/CLinux/include -o "$work/linux.o"
 cc -O1 -g -c Sources/CLinux/spawn.c -ISources/CLinux/include -o "$work/spawn.o"
 run JSONFuzz Sources/OCI/JSON*.swift
 run FrameFuzz Sources/TTRPC/*.swift
+run TarFuzz Sources/Content/Tar*.swift Sources/Content/ByteSource.swift Sources/Content/ContentError.swift Sources/Content/SHA256.swift Sources/OCI/Digest.swift \
+    Sources/Linux/SysError.swift
+run DocumentFuzz Sources/OCI/*.swift
