@@ -188,6 +188,7 @@ extension Container {
             return fail(.unknown, error.description)
         }
         process = record
+        if runtime.openGate() { return ended(failure: nil) }
         run(["start"])
     }
 
