@@ -1,10 +1,10 @@
 import Linux
 
-/// What the manager is about to start; written before any guard of the incarnation exists.
+/// What the manager is about to start; written before any guard of the incarnation exists. Not synced: the row that says the same is.
 public struct IntentRecord: TypedRecord {
     public static let kind = "intent"
     public static let fileName = "intent"
-    public static let durable = true
+    public static let durable = false
 
     public var id: String
     public var namespace: String

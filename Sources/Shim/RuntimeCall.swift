@@ -25,12 +25,26 @@ struct RuntimeCall {
             for index in 0..<words.count { free(arguments[index]) }
             arguments.deallocate()
         }
+        let copy = action.first == "create" ? readOnlyCopy() : nil
+        let path = copy.map { "/proc/self/fd/\($0.raw)" } ?? start.runtime
         let pid = descriptors.withUnsafeBufferPointer { descriptors in
             ctr_spawn_with(
-                start.runtime, arguments, ctr_environ(), bundle, descriptors.baseAddress, Int32(descriptors.count),
+                path, arguments, ctr_environ(), bundle, descriptors.baseAddress, Int32(descriptors.count),
                 UInt32(CTR_SPAWN_DIE_WITH_PARENT | CTR_SPAWN_OOM_NEUTRAL))
         }
         return try check("run", start.runtime, pid)
+    }
+
+    /// What enters a container must run from a mount that nobody can write to (CVE-2019-5736). ctrun would make such a copy and execute itself
+    /// again; made here, that is saved. nil for a foreign runtime, and for a script, whose interpreter could not open it.
+    private func readOnlyCopy() -> SharedDescriptor? {
+        guard start.rootfsMode == .detached, let file = try? Linux.open(start.runtime, O_RDONLY) else { return nil }
+        var magic: (UInt8, UInt8, UInt8, UInt8) = (0, 0, 0, 0)
+        guard read(file.raw, &magic, 4) == 4, magic == (0x7f, 0x45, 0x4c, 0x46) else { return nil }
+        guard let copy = try? Mounts.bind(file, name: start.runtime, recursive: false),
+            (try? Mounts.change(copy, name: start.runtime, set: .readOnly)) != nil
+        else { return nil }
+        return SharedDescriptor(copy)
     }
 
     /// How the runtime's failure reaches the caller: the last error line of its log, or else how it ended.

@@ -64,11 +64,19 @@ class Side:
                     pass
 
 
+def on_tmpfs():
+    """Every side's state directory, which on a user's machine lies below /run: a file system in memory, for all alike."""
+    return Path(tempfile.mkdtemp(prefix="ctrd-bench-", dir="/dev/shm"))
+
+
 class Ctrd(Side):
     name = "ctrd"
 
     def __init__(self):
         self.world = World()
+        self.memory = on_tmpfs()
+        self.world.state = self.memory / "state"
+        self.world.write_config(state=str(self.world.state))
         super().__init__(self.world.cgroup_parent)
 
     def prepare(self):
@@ -127,6 +135,7 @@ class Ctrd(Side):
             except (RuntimeError, subprocess.TimeoutExpired):
                 pass
         self.world.close()
+        remove_tree(self.memory)
         self.remove_cgroups()
 
 
@@ -137,8 +146,9 @@ class Containerd(Side):
         super().__init__(f"ctrd-bench-cd-{secrets.token_hex(3)}")
         self.directory = Path(tempfile.mkdtemp(prefix="ctrd-bench-cd-", dir="/tmp"))
         self.socket = self.directory / "cd.sock"
+        self.memory = on_tmpfs()
         (self.directory / "config.toml").write_text(
-            f'version = 2\nroot = "{self.directory}/root"\nstate = "{self.directory}/state"\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+            f'version = 2\nroot = "{self.directory}/root"\nstate = "{self.memory}/state"\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
             f'[grpc]\n  address = "{self.socket}"\n')
         self.count = 0
 
@@ -203,6 +213,7 @@ class Containerd(Side):
                 events.Pid(pid).kill_and_wait()
         end_in(self.group)
         remove_tree(self.directory)
+        remove_tree(self.memory)
         self.remove_cgroups()
 
 
@@ -212,9 +223,9 @@ class Podman(Side):
 
     def __init__(self):
         super().__init__(f"ctrd-bench-pm-{secrets.token_hex(3)}")
-        self.directory = Path(tempfile.mkdtemp(prefix="ctrd-bench-pm-", dir="/tmp"))
-        self.podman = ["podman", "--root", self.directory / "root", "--runroot", self.directory / "run", "--cgroup-manager", "cgroupfs", "--events-backend",
-                       "none", "--runtime", "runc", "--tmpdir", self.directory / "tmp"]
+        self.directory, self.memory = Path(tempfile.mkdtemp(prefix="ctrd-bench-pm-", dir="/tmp")), on_tmpfs()
+        self.podman = ["podman", "--root", self.directory / "root", "--runroot", self.memory / "run", "--cgroup-manager", "cgroupfs", "--events-backend",
+                       "none", "--runtime", "runc", "--tmpdir", self.memory / "tmp"]
 
     def options(self):
         # Its default limits are higher than this host lets anybody set.
@@ -245,6 +256,7 @@ class Podman(Side):
             self.remove_all()
         end_in(self.group)
         remove_tree(self.directory)
+        remove_tree(self.memory)
         self.remove_cgroups()
 
 
