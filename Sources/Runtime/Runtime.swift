@@ -12,6 +12,8 @@ public enum Runtime {
     public static func main(_ arguments: [String]) -> Int32 {
         // A caller's closed pipe is an error of the write, not a death half-way.
         signal(SIGPIPE, SIG_IGN)
+        // Started through a descriptor, a process is called by its number.
+        _ = "ctrun".withCString { ctr_prctl(ProcessControl.setName, UInt(bitPattern: $0), 0, 0, 0) }
         var log = Log()
         do throws(RuntimeError) {
             let line = try Invocation(Array(arguments.dropFirst()))

@@ -1,4 +1,5 @@
 """The OCI runtime alone: what a container is, may do and leaves behind, through the command line that runc has too."""
+import contextlib
 import ctypes
 import hashlib
 import json
@@ -204,15 +205,28 @@ def test_descriptors_do_not_leak(bundle):
         assert bundle.output("ls /proc/1/fd; true", close_fds=False).split() == ["0", "1", "2"]
 
 
+@contextlib.contextmanager
+def as_descriptor_3(number):
+    """The test runner has a descriptor 3 of its own: it gets it back."""
+    saved = os.dup(3) if Path("/proc/self/fd/3").exists() else None
+    os.dup2(number, 3, inheritable=True)
+    try:
+        yield
+    finally:
+        os.close(3) if saved is None else os.dup2(saved, 3, inheritable=False)
+        if saved is not None:
+            os.close(saved)
+
+
 def test_preserved_descriptors(bundle):
     reader, writer = os.pipe()
-    os.dup2(writer, 3, inheritable=True) if writer != 3 else os.set_inheritable(3, True)
-    bundle.shell("echo through >&3; ls /proc/1/fd; true")
-    result = bundle.ctrun("run", "-b", bundle.path, "--preserve-fds", "1", "c1", pass_fds=(3,))
+    with as_descriptor_3(writer):
+        bundle.shell("echo through >&3; ls /proc/1/fd; true")
+        result = bundle.ctrun("run", "-b", bundle.path, "--preserve-fds", "1", "c1", pass_fds=(3,))
     assert result.returncode == 0 and result.stdout.split() == ["0", "1", "2", "3"]
     assert os.read(reader, 100) == b"through\n"
-    for number in {reader, writer, 3}:
-        os.close(number)
+    os.close(reader)
+    os.close(writer)
     assert "descriptor" in bundle.fails("run", "-b", bundle.path, "--preserve-fds", "40", "c1")
 
 
@@ -225,21 +239,13 @@ def test_detached_root_as_descriptor_3(bundle):
     libc = ctypes.CDLL(None, use_errno=True)
     tree = libc.syscall(428, -100, str(bundle.rootfs).encode(), 1 | 0o2000000)
     assert tree >= 0, os.strerror(ctypes.get_errno())
-    saved = os.dup(3) if Path("/proc/self/fd/3").exists() else None
-    os.dup2(tree, 3, inheritable=True)
-    try:
+    with as_descriptor_3(tree):
         bundle.spec["annotations"] = {"org.ctrd.rootfs.fd": "3"}
         bundle.spec["root"] = {"path": "/nonexistent", "readonly": True}
         bundle.shell("ls / > /dev/null && ls /proc/1/fd; touch /x 2>/dev/null || echo read-only")
         result = bundle.run(pass_fds=(3,))
         assert (result.returncode, result.stdout.split()) == (0, ["0", "1", "2", "read-only"]), result
-    finally:
-        if saved is not None:
-            os.dup2(saved, 3)
-            os.close(saved)
-        elif tree != 3:
-            os.close(3)
-        os.close(tree)
+    os.close(tree)
     assert "descriptor 3" in bundle.fails("run", "-b", bundle.path, "c1")
 
 
