@@ -44,6 +44,8 @@ final class Container {
     /// An exit record that the disk did not take yet, and when it is tried again (CLOCK_MONOTONIC, nanoseconds).
     var unrecorded: (exit: ExitRecord, child: Bool)?
     var retryDeadline = Int64.max
+    /// Until when the keeper's entry about init is waited for (CLOCK_MONOTONIC, nanoseconds).
+    var keeperDeadline = Int64.max
 
     init(
         place: Place, loop: Loop, pump: LogPump, parking: Parking, stdoutWriter: Int32, stderrWriter: Int32,
@@ -142,7 +144,7 @@ final class Container {
     // MARK: time and connections
 
     var deadline: Int64 {
-        var nearest = min(retryDeadline, pump.deadline)
+        var nearest = min(retryDeadline, keeperDeadline, pump.deadline)
         for call in waits { nearest = min(nearest, call.deadline) }
         for call in operation?.callers ?? [] { nearest = min(nearest, call.deadline) }
         for queued in queue { for call in queued.callers { nearest = min(nearest, call.deadline) } }
@@ -152,6 +154,7 @@ final class Container {
     /// Answers the calls whose time is over; what they asked for goes on.
     func expire(at time: Int64) {
         pump.expire(at: time)
+        if keeperDeadline <= time { keeperIsLate() }
         if retryDeadline <= time { retryRecord() }
         var late = waits.filter { $0.deadline <= time }
         waits.removeAll { $0.deadline <= time }

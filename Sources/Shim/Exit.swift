@@ -5,9 +5,12 @@ import Records
 import TTRPC
 
 extension Container {
+    /// How long one waits for the keeper before one looks again whether it still can answer.
+    private static let keeperTime: Int64 = 2_000_000_000
+
     /// The pidfd is readable: init has ended. Its status is recorded before it is reaped, and before anybody is told.
     func initReadable() {
-        guard let pidfd, let process, exit == nil, unrecorded == nil else { return }
+        guard let pidfd, process != nil, exit == nil, unrecorded == nil else { return }
         var status: Int32 = 0
         let waited = ctr_waitid(CTR_P_PIDFD, pidfd.raw, &status, CTR_WNOWAIT | WNOHANG)
         if waited > 0 {
@@ -17,10 +20,7 @@ extension Container {
         if waited == 0 { return }
         // Not our child: it was adopted by the keeper when a predecessor died.
         loop.remove(pidfd.raw)
-        if recordFromKeeper() { return }
-        // While the keeper is its parent the entry will come, and SIGUSR2 with it.
-        if place.keeperIsAlive, Self.parent(of: process.process.pid) == place.keeperPid { return }
-        recordFromKernel(pidfd)
+        if !recordFromKeeper() { awaitKeeper() }
     }
 
     /// The keeper has written something: perhaps init's status.
@@ -29,11 +29,30 @@ extension Container {
         _ = recordFromKeeper()
     }
 
+    /// A living keeper that is older than init is its parent, or was until a moment ago, between reaping and writing: the entry comes, and
+    /// SIGUSR2 with it. A younger one watches over what others left.
+    private func awaitKeeper() {
+        guard let process, place.keeperIsAlive, let keeper = try? ProcessIdentity(current: place.keeperPid),
+            keeper.startTime <= process.process.startTime
+        else { return recordFromKernel() }
+        keeperDeadline = now(CLOCK_MONOTONIC) + Self.keeperTime
+    }
+
+    /// The entry did not come: its file may be on a full disk, or the keeper died over it.
+    func keeperIsLate() {
+        keeperDeadline = .max
+        guard exit == nil, unrecorded == nil, let process else { return }
+        if recordFromKeeper() { return }
+        if place.keeperIsAlive, Self.parent(of: process.process.pid) == place.keeperPid { return awaitKeeper() }
+        recordFromKernel()
+    }
+
     private typealias Outcome = ExitRecord.Outcome
 
     private func recordFromKeeper() -> Bool {
         guard let process, let entry = try? ExitsFile.find(process.process, in: place.exits) else { return false }
         if let pidfd { loop.remove(pidfd.raw) }
+        keeperDeadline = .max
         record(Outcome(waitStatus: entry.waitStatus), .reaped, boot: entry.boot, child: false)
         return true
     }
@@ -41,8 +60,11 @@ extension Container {
     /// Shim and keeper were both gone for a while and somebody else is or was its parent: the kernel may still know. The pidfd is
     /// readable, so
     /// a zombie's stat file speaks of the whole process.
-    private func recordFromKernel(_ pidfd: SharedDescriptor) {
+    private func recordFromKernel() {
         guard let process else { return }
+        guard let pidfd else {
+            return record(.unknown(reason: "shim and keeper died before the exit status was recorded"), .unknown, child: false)
+        }
         var status: Int32 = 0
         if ctr_pidfd_exit_status(pidfd.raw, &status) == 0 { return record(Outcome(waitStatus: status), .pidfd, child: false) }
         if let status = Self.zombieStatus(process.process) { return record(Outcome(waitStatus: status), .zombie, child: false) }
@@ -52,8 +74,7 @@ extension Container {
 
     /// At the shim's start, when no process has the recorded identity any more.
     func recordGone() {
-        if recordFromKeeper() { return }
-        record(.unknown(reason: "shim and keeper died before the exit status was recorded"), .unknown, child: false)
+        if !recordFromKeeper() { awaitKeeper() }
     }
 
     /// Fields 4 and 52 of /proc/PID/stat (proc(5)), counted behind the name.

@@ -57,11 +57,16 @@ class Traps:
                     f"[ -e {self.place}/arm-shim ] && exec {BIN}/ctr-keeper {self.place}/ctr-shim \"$program\" \"$@\"\n"
                     f"exec {BIN}/ctr-keeper \"$program\" \"$@\"")
         self.script("ctr-shim", f"program=$1; shift; who=shim; {gate}\nexec \"$program\" \"$@\"")
-        for name, real, options in (("runtime", "ctrun", "-f -b execve"), ("shim", "ctr-shim", "")):
+        # From a read-only mount the runtime need not execute itself again: so what strace lets go at exec is the container's program, not it.
+        runtime = self.place / "ctrun"
+        runtime.touch()
+        subprocess.run(["mount", "--bind", BIN / "ctrun", runtime], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", runtime], check=True)
+        for name, real, options in (("runtime", runtime, "-f -b execve"), ("shim", BIN / "ctr-shim", "")):
             arm = f"{self.place}/arm-{name}"
             self.script(name, f"[ -e {arm} ] && read action < {arm} && case \" $* \" in *\" $action \"*) mv {arm} {self.place}/armed-{name} 2>/dev/null && "
-                        f"eval \"exec strace -D {options} -o {self.trace} $(tail -n +2 {self.place}/armed-{name}) {BIN}/{real} \\\"\\$@\\\"\";; esac\n"
-                        f"exec {BIN}/{real} \"$@\"")
+                        f"eval \"exec strace -D {options} -o {self.trace} $(tail -n +2 {self.place}/armed-{name}) {real} \\\"\\$@\\\"\";; esac\n"
+                        f"exec {real} \"$@\"")
         world.write_config(shim=str(self.place / "shim"), runtime=str(self.place / "runtime"), keeper=str(self.place / "keeper"))
         self.tracer = None
 
@@ -134,18 +139,20 @@ class Traps:
                     tracer.wait(10)
 
     def landed(self, number):
-        """The name of the call that killed, or None: the N-th call of some task was its last."""
+        """The name of the call that killed, or None: some task made N calls of the kind and did not come back from its last."""
         try:
             lines = self.trace.read_text(errors="replace").splitlines()
         except OSError:
             return None
-        calls, killed = {}, None
+        calls, cut, killed = {}, {}, None
         for line in lines:
             match = re.match(r"(?:(\d+)\s+)?(?:(\w+)\(|\+\+\+ killed by SIGKILL)", line)
             if not match:
                 continue
+            task = match.group(1)
             if match.group(2):
-                calls.setdefault(match.group(1), []).append(match.group(2))
-            elif len(calls.get(match.group(1), [])) == number:
-                killed = calls[match.group(1)][-1]
+                calls.setdefault(task, []).append(match.group(2))
+                cut[task] = line.endswith(("= ?", "<unfinished ...>"))
+            elif len(calls.get(task, [])) >= number and cut[task]:
+                killed = calls[task][-1]
         return killed
