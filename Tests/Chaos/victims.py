@@ -60,6 +60,7 @@ class Traps:
         # From a read-only mount the runtime need not execute itself again: so what strace lets go at exec is the container's program, not it.
         runtime = self.place / "ctrun"
         runtime.touch()
+        world.scope.own_mount = str(runtime)
         subprocess.run(["mount", "--bind", BIN / "ctrun", runtime], check=True)
         subprocess.run(["mount", "-o", "remount,bind,ro", runtime], check=True)
         for name, real, options in (("runtime", runtime, "-f -b execve"), ("shim", BIN / "ctr-shim", "")):

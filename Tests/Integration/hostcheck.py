@@ -23,6 +23,7 @@ class Scope:
     cgroup_parent: str
     mark: str
     ignore: set = field(default_factory=set)  # pids of the test itself
+    own_mount: str = "\0"  # a mount of the test itself, which is copied into every mount namespace that anybody makes
 
     def mentions(self, text):
         return self.directory in text
@@ -94,7 +95,7 @@ def mounts(scope):
             continue
         seen.add(namespace)
         for line in read(f"/proc/{pid}/mountinfo").splitlines():
-            if scope.mentions(line):
+            if scope.mentions(line) and scope.own_mount not in line:
                 fields = line.split(" ")
                 found.add(f"{namespace} {fields[4]} {line.split(' - ', 1)[1][:160]}")
     return found
