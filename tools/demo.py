@@ -43,8 +43,8 @@ def log_size(world, identifier):
 
 
 def demo(world):
-    step("An OCI image out of Debian's busybox-static, three layers, as `docker save` writes it")
-    archive = imagemaker.Image(imagemaker.base_layers(3)).docker_archive(world.directory / "busybox.tar", tags=("demo/busybox:latest",))
+    step("An OCI image out of Debian's busybox-static, three gzip layers, as an OCI archive")
+    archive = imagemaker.Image(imagemaker.base_layers(3)).oci_archive(world.directory / "busybox.tar", names=("demo/busybox:latest",))
     say(f"{archive} ({archive.stat().st_size >> 10} KB)")
 
     step(f"ctrd on private directories below {world.directory}")

@@ -39,7 +39,7 @@ struct Terminal: ~Copyable {
         }
     }
 
-    /// Makes it the controlling terminal of this session and the standard streams.
+    /// Makes it the controlling terminal of its session and the standard streams.
     func takeOver(owner: UInt32) throws(RuntimeError) {
         let number = slave
         guard number >= 0 else { return }

@@ -33,7 +33,9 @@ final class SeccompTests: XCTestCase {
             case 0x35: counter += register >= value ? yes : no
             case 0x45: counter += register & value != 0 ? yes : no
             case 0x06: return value
-            default: throw XCTSkip("unknown instruction \(operation)")
+            default:
+                XCTFail("unknown instruction \(operation)")
+                return 0
             }
         }
         XCTFail("the filter does not end")
