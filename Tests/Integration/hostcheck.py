@@ -220,7 +220,8 @@ def assert_no_leaks(before, scope):
 
 def host_state():
     """The whole host, for a run that has the machine to itself: our programs anywhere, all mounts, all test cgroups, nsfs pins."""
-    programs = {describe(pid) for pid in pids() if read(f"/proc/{pid}/comm").strip() in OUR_PROGRAMS}
+    # A zombie holds nothing any more; that its parent, often pid 1, reaps it late is not ours.
+    programs = {describe(pid) for pid in pids() if read(f"/proc/{pid}/comm").strip() in OUR_PROGRAMS and not is_zombie(pid)}
     seen, all_mounts = set(), set()
     for pid in [os.getpid()] + pids():
         namespace = link(f"/proc/{pid}/ns/mnt")
