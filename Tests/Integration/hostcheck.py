@@ -69,6 +69,11 @@ def is_zombie(pid):
     return text[text.rfind(")") + 2:text.rfind(")") + 3] == "Z"
 
 
+def is_left_to_init(pid):
+    text = read(f"/proc/{pid}/stat")
+    return text[text.rfind(")") + 2:].split()[:2] == ["Z", "1"]
+
+
 def own_processes(scope):
     """A zombie that only pid 1 has still to collect is not the test's; one of a parent of ours is."""
     ours = {os.getpid(), os.getppid()} | scope.ignore
@@ -220,8 +225,8 @@ def assert_no_leaks(before, scope):
 
 def host_state():
     """The whole host, for a run that has the machine to itself: our programs anywhere, all mounts, all test cgroups, nsfs pins."""
-    # A zombie holds nothing any more; that its parent, often pid 1, reaps it late is not ours.
-    programs = {describe(pid) for pid in pids() if read(f"/proc/{pid}/comm").strip() in OUR_PROGRAMS and not is_zombie(pid)}
+    # What only pid 1 has still to collect is not ours; an unreaped child of anybody else is.
+    programs = {describe(pid) for pid in pids() if read(f"/proc/{pid}/comm").strip() in OUR_PROGRAMS and not is_left_to_init(pid)}
     seen, all_mounts = set(), set()
     for pid in [os.getpid()] + pids():
         namespace = link(f"/proc/{pid}/ns/mnt")
