@@ -187,6 +187,501 @@ void   ctr__shim__v1__wait_log_response__free_unpacked
   assert(message->base.descriptor == &ctr__shim__v1__wait_log_response__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   ctr__shim__v1__processes_request__init
+                     (Ctr__Shim__V1__ProcessesRequest         *message)
+{
+  static const Ctr__Shim__V1__ProcessesRequest init_value = CTR__SHIM__V1__PROCESSES_REQUEST__INIT;
+  *message = init_value;
+}
+size_t ctr__shim__v1__processes_request__get_packed_size
+                     (const Ctr__Shim__V1__ProcessesRequest *message)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__processes_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t ctr__shim__v1__processes_request__pack
+                     (const Ctr__Shim__V1__ProcessesRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__processes_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t ctr__shim__v1__processes_request__pack_to_buffer
+                     (const Ctr__Shim__V1__ProcessesRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__processes_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Ctr__Shim__V1__ProcessesRequest *
+       ctr__shim__v1__processes_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Ctr__Shim__V1__ProcessesRequest *)
+     protobuf_c_message_unpack (&ctr__shim__v1__processes_request__descriptor,
+                                allocator, len, data);
+}
+void   ctr__shim__v1__processes_request__free_unpacked
+                     (Ctr__Shim__V1__ProcessesRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &ctr__shim__v1__processes_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   ctr__shim__v1__processes_response__init
+                     (Ctr__Shim__V1__ProcessesResponse         *message)
+{
+  static const Ctr__Shim__V1__ProcessesResponse init_value = CTR__SHIM__V1__PROCESSES_RESPONSE__INIT;
+  *message = init_value;
+}
+size_t ctr__shim__v1__processes_response__get_packed_size
+                     (const Ctr__Shim__V1__ProcessesResponse *message)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__processes_response__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t ctr__shim__v1__processes_response__pack
+                     (const Ctr__Shim__V1__ProcessesResponse *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__processes_response__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t ctr__shim__v1__processes_response__pack_to_buffer
+                     (const Ctr__Shim__V1__ProcessesResponse *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__processes_response__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Ctr__Shim__V1__ProcessesResponse *
+       ctr__shim__v1__processes_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Ctr__Shim__V1__ProcessesResponse *)
+     protobuf_c_message_unpack (&ctr__shim__v1__processes_response__descriptor,
+                                allocator, len, data);
+}
+void   ctr__shim__v1__processes_response__free_unpacked
+                     (Ctr__Shim__V1__ProcessesResponse *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &ctr__shim__v1__processes_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   ctr__shim__v1__process__init
+                     (Ctr__Shim__V1__Process         *message)
+{
+  static const Ctr__Shim__V1__Process init_value = CTR__SHIM__V1__PROCESS__INIT;
+  *message = init_value;
+}
+size_t ctr__shim__v1__process__get_packed_size
+                     (const Ctr__Shim__V1__Process *message)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__process__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t ctr__shim__v1__process__pack
+                     (const Ctr__Shim__V1__Process *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__process__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t ctr__shim__v1__process__pack_to_buffer
+                     (const Ctr__Shim__V1__Process *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__process__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Ctr__Shim__V1__Process *
+       ctr__shim__v1__process__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Ctr__Shim__V1__Process *)
+     protobuf_c_message_unpack (&ctr__shim__v1__process__descriptor,
+                                allocator, len, data);
+}
+void   ctr__shim__v1__process__free_unpacked
+                     (Ctr__Shim__V1__Process *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &ctr__shim__v1__process__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   ctr__shim__v1__write_input_request__init
+                     (Ctr__Shim__V1__WriteInputRequest         *message)
+{
+  static const Ctr__Shim__V1__WriteInputRequest init_value = CTR__SHIM__V1__WRITE_INPUT_REQUEST__INIT;
+  *message = init_value;
+}
+size_t ctr__shim__v1__write_input_request__get_packed_size
+                     (const Ctr__Shim__V1__WriteInputRequest *message)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__write_input_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t ctr__shim__v1__write_input_request__pack
+                     (const Ctr__Shim__V1__WriteInputRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__write_input_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t ctr__shim__v1__write_input_request__pack_to_buffer
+                     (const Ctr__Shim__V1__WriteInputRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__write_input_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Ctr__Shim__V1__WriteInputRequest *
+       ctr__shim__v1__write_input_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Ctr__Shim__V1__WriteInputRequest *)
+     protobuf_c_message_unpack (&ctr__shim__v1__write_input_request__descriptor,
+                                allocator, len, data);
+}
+void   ctr__shim__v1__write_input_request__free_unpacked
+                     (Ctr__Shim__V1__WriteInputRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &ctr__shim__v1__write_input_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   ctr__shim__v1__write_input_response__init
+                     (Ctr__Shim__V1__WriteInputResponse         *message)
+{
+  static const Ctr__Shim__V1__WriteInputResponse init_value = CTR__SHIM__V1__WRITE_INPUT_RESPONSE__INIT;
+  *message = init_value;
+}
+size_t ctr__shim__v1__write_input_response__get_packed_size
+                     (const Ctr__Shim__V1__WriteInputResponse *message)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__write_input_response__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t ctr__shim__v1__write_input_response__pack
+                     (const Ctr__Shim__V1__WriteInputResponse *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__write_input_response__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t ctr__shim__v1__write_input_response__pack_to_buffer
+                     (const Ctr__Shim__V1__WriteInputResponse *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__write_input_response__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Ctr__Shim__V1__WriteInputResponse *
+       ctr__shim__v1__write_input_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Ctr__Shim__V1__WriteInputResponse *)
+     protobuf_c_message_unpack (&ctr__shim__v1__write_input_response__descriptor,
+                                allocator, len, data);
+}
+void   ctr__shim__v1__write_input_response__free_unpacked
+                     (Ctr__Shim__V1__WriteInputResponse *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &ctr__shim__v1__write_input_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   ctr__shim__v1__upgrade_request__init
+                     (Ctr__Shim__V1__UpgradeRequest         *message)
+{
+  static const Ctr__Shim__V1__UpgradeRequest init_value = CTR__SHIM__V1__UPGRADE_REQUEST__INIT;
+  *message = init_value;
+}
+size_t ctr__shim__v1__upgrade_request__get_packed_size
+                     (const Ctr__Shim__V1__UpgradeRequest *message)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__upgrade_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t ctr__shim__v1__upgrade_request__pack
+                     (const Ctr__Shim__V1__UpgradeRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__upgrade_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t ctr__shim__v1__upgrade_request__pack_to_buffer
+                     (const Ctr__Shim__V1__UpgradeRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__upgrade_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Ctr__Shim__V1__UpgradeRequest *
+       ctr__shim__v1__upgrade_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Ctr__Shim__V1__UpgradeRequest *)
+     protobuf_c_message_unpack (&ctr__shim__v1__upgrade_request__descriptor,
+                                allocator, len, data);
+}
+void   ctr__shim__v1__upgrade_request__free_unpacked
+                     (Ctr__Shim__V1__UpgradeRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &ctr__shim__v1__upgrade_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   ctr__shim__v1__upgrade_response__init
+                     (Ctr__Shim__V1__UpgradeResponse         *message)
+{
+  static const Ctr__Shim__V1__UpgradeResponse init_value = CTR__SHIM__V1__UPGRADE_RESPONSE__INIT;
+  *message = init_value;
+}
+size_t ctr__shim__v1__upgrade_response__get_packed_size
+                     (const Ctr__Shim__V1__UpgradeResponse *message)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__upgrade_response__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t ctr__shim__v1__upgrade_response__pack
+                     (const Ctr__Shim__V1__UpgradeResponse *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__upgrade_response__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t ctr__shim__v1__upgrade_response__pack_to_buffer
+                     (const Ctr__Shim__V1__UpgradeResponse *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__upgrade_response__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Ctr__Shim__V1__UpgradeResponse *
+       ctr__shim__v1__upgrade_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Ctr__Shim__V1__UpgradeResponse *)
+     protobuf_c_message_unpack (&ctr__shim__v1__upgrade_response__descriptor,
+                                allocator, len, data);
+}
+void   ctr__shim__v1__upgrade_response__free_unpacked
+                     (Ctr__Shim__V1__UpgradeResponse *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &ctr__shim__v1__upgrade_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   ctr__shim__v1__shim_state__init
+                     (Ctr__Shim__V1__ShimState         *message)
+{
+  static const Ctr__Shim__V1__ShimState init_value = CTR__SHIM__V1__SHIM_STATE__INIT;
+  *message = init_value;
+}
+size_t ctr__shim__v1__shim_state__get_packed_size
+                     (const Ctr__Shim__V1__ShimState *message)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__shim_state__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t ctr__shim__v1__shim_state__pack
+                     (const Ctr__Shim__V1__ShimState *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__shim_state__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t ctr__shim__v1__shim_state__pack_to_buffer
+                     (const Ctr__Shim__V1__ShimState *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__shim_state__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Ctr__Shim__V1__ShimState *
+       ctr__shim__v1__shim_state__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Ctr__Shim__V1__ShimState *)
+     protobuf_c_message_unpack (&ctr__shim__v1__shim_state__descriptor,
+                                allocator, len, data);
+}
+void   ctr__shim__v1__shim_state__free_unpacked
+                     (Ctr__Shim__V1__ShimState *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &ctr__shim__v1__shim_state__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   ctr__shim__v1__connection_state__init
+                     (Ctr__Shim__V1__ConnectionState         *message)
+{
+  static const Ctr__Shim__V1__ConnectionState init_value = CTR__SHIM__V1__CONNECTION_STATE__INIT;
+  *message = init_value;
+}
+size_t ctr__shim__v1__connection_state__get_packed_size
+                     (const Ctr__Shim__V1__ConnectionState *message)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__connection_state__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t ctr__shim__v1__connection_state__pack
+                     (const Ctr__Shim__V1__ConnectionState *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__connection_state__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t ctr__shim__v1__connection_state__pack_to_buffer
+                     (const Ctr__Shim__V1__ConnectionState *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__connection_state__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Ctr__Shim__V1__ConnectionState *
+       ctr__shim__v1__connection_state__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Ctr__Shim__V1__ConnectionState *)
+     protobuf_c_message_unpack (&ctr__shim__v1__connection_state__descriptor,
+                                allocator, len, data);
+}
+void   ctr__shim__v1__connection_state__free_unpacked
+                     (Ctr__Shim__V1__ConnectionState *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &ctr__shim__v1__connection_state__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   ctr__shim__v1__wait_state__init
+                     (Ctr__Shim__V1__WaitState         *message)
+{
+  static const Ctr__Shim__V1__WaitState init_value = CTR__SHIM__V1__WAIT_STATE__INIT;
+  *message = init_value;
+}
+size_t ctr__shim__v1__wait_state__get_packed_size
+                     (const Ctr__Shim__V1__WaitState *message)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__wait_state__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t ctr__shim__v1__wait_state__pack
+                     (const Ctr__Shim__V1__WaitState *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__wait_state__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t ctr__shim__v1__wait_state__pack_to_buffer
+                     (const Ctr__Shim__V1__WaitState *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__wait_state__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Ctr__Shim__V1__WaitState *
+       ctr__shim__v1__wait_state__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Ctr__Shim__V1__WaitState *)
+     protobuf_c_message_unpack (&ctr__shim__v1__wait_state__descriptor,
+                                allocator, len, data);
+}
+void   ctr__shim__v1__wait_state__free_unpacked
+                     (Ctr__Shim__V1__WaitState *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &ctr__shim__v1__wait_state__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   ctr__shim__v1__read_state__init
+                     (Ctr__Shim__V1__ReadState         *message)
+{
+  static const Ctr__Shim__V1__ReadState init_value = CTR__SHIM__V1__READ_STATE__INIT;
+  *message = init_value;
+}
+size_t ctr__shim__v1__read_state__get_packed_size
+                     (const Ctr__Shim__V1__ReadState *message)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__read_state__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t ctr__shim__v1__read_state__pack
+                     (const Ctr__Shim__V1__ReadState *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__read_state__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t ctr__shim__v1__read_state__pack_to_buffer
+                     (const Ctr__Shim__V1__ReadState *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &ctr__shim__v1__read_state__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Ctr__Shim__V1__ReadState *
+       ctr__shim__v1__read_state__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Ctr__Shim__V1__ReadState *)
+     protobuf_c_message_unpack (&ctr__shim__v1__read_state__descriptor,
+                                allocator, len, data);
+}
+void   ctr__shim__v1__read_state__free_unpacked
+                     (Ctr__Shim__V1__ReadState *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &ctr__shim__v1__read_state__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 #define ctr__shim__v1__info_request__field_descriptors NULL
 #define ctr__shim__v1__info_request__field_indices_by_name NULL
 #define ctr__shim__v1__info_request__number_ranges NULL
@@ -205,7 +700,7 @@ const ProtobufCMessageDescriptor ctr__shim__v1__info_request__descriptor =
   (ProtobufCMessageInit) ctr__shim__v1__info_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor ctr__shim__v1__info_response__field_descriptors[12] =
+static const ProtobufCFieldDescriptor ctr__shim__v1__info_response__field_descriptors[16] =
 {
   {
     "shim_pid",
@@ -351,25 +846,77 @@ static const ProtobufCFieldDescriptor ctr__shim__v1__info_response__field_descri
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "level",
+    13,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__InfoResponse, level),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "terminal",
+    14,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__InfoResponse, terminal),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "input_open",
+    15,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__InfoResponse, input_open),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "upgrades",
+    16,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__InfoResponse, upgrades),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned ctr__shim__v1__info_response__field_indices_by_name[] = {
   7,   /* field[7] = exit_source */
   6,   /* field[6] = exit_status */
   5,   /* field[5] = exited */
   8,   /* field[8] = exited_at_ns */
+  14,   /* field[14] = input_open */
   1,   /* field[1] = keeper_pid */
+  12,   /* field[12] = level */
   9,   /* field[9] = oom_killed */
   0,   /* field[0] = shim_pid */
   11,   /* field[11] = shim_restarts */
   10,   /* field[10] = started */
   3,   /* field[3] = task_pid */
   4,   /* field[4] = task_start_time */
+  13,   /* field[13] = terminal */
+  15,   /* field[15] = upgrades */
   2,   /* field[2] = version */
 };
 static const ProtobufCIntRange ctr__shim__v1__info_response__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 12 }
+  { 0, 16 }
 };
 const ProtobufCMessageDescriptor ctr__shim__v1__info_response__descriptor =
 {
@@ -379,14 +926,14 @@ const ProtobufCMessageDescriptor ctr__shim__v1__info_response__descriptor =
   "Ctr__Shim__V1__InfoResponse",
   "ctr.shim.v1",
   sizeof(Ctr__Shim__V1__InfoResponse),
-  12,
+  16,
   ctr__shim__v1__info_response__field_descriptors,
   ctr__shim__v1__info_response__field_indices_by_name,
   1,  ctr__shim__v1__info_response__number_ranges,
   (ProtobufCMessageInit) ctr__shim__v1__info_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor ctr__shim__v1__wait_log_request__field_descriptors[1] =
+static const ProtobufCFieldDescriptor ctr__shim__v1__wait_log_request__field_descriptors[2] =
 {
   {
     "index_size",
@@ -400,14 +947,27 @@ static const ProtobufCFieldDescriptor ctr__shim__v1__wait_log_request__field_des
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "exec_id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__WaitLogRequest, exec_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned ctr__shim__v1__wait_log_request__field_indices_by_name[] = {
+  1,   /* field[1] = exec_id */
   0,   /* field[0] = index_size */
 };
 static const ProtobufCIntRange ctr__shim__v1__wait_log_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 1 }
+  { 0, 2 }
 };
 const ProtobufCMessageDescriptor ctr__shim__v1__wait_log_request__descriptor =
 {
@@ -417,7 +977,7 @@ const ProtobufCMessageDescriptor ctr__shim__v1__wait_log_request__descriptor =
   "Ctr__Shim__V1__WaitLogRequest",
   "ctr.shim.v1",
   sizeof(Ctr__Shim__V1__WaitLogRequest),
-  1,
+  2,
   ctr__shim__v1__wait_log_request__field_descriptors,
   ctr__shim__v1__wait_log_request__field_indices_by_name,
   1,  ctr__shim__v1__wait_log_request__number_ranges,
@@ -475,14 +1035,847 @@ const ProtobufCMessageDescriptor ctr__shim__v1__wait_log_response__descriptor =
   (ProtobufCMessageInit) ctr__shim__v1__wait_log_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCMethodDescriptor ctr__shim__v1__guard__method_descriptors[2] =
+#define ctr__shim__v1__processes_request__field_descriptors NULL
+#define ctr__shim__v1__processes_request__field_indices_by_name NULL
+#define ctr__shim__v1__processes_request__number_ranges NULL
+const ProtobufCMessageDescriptor ctr__shim__v1__processes_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "ctr.shim.v1.ProcessesRequest",
+  "ProcessesRequest",
+  "Ctr__Shim__V1__ProcessesRequest",
+  "ctr.shim.v1",
+  sizeof(Ctr__Shim__V1__ProcessesRequest),
+  0,
+  ctr__shim__v1__processes_request__field_descriptors,
+  ctr__shim__v1__processes_request__field_indices_by_name,
+  0,  ctr__shim__v1__processes_request__number_ranges,
+  (ProtobufCMessageInit) ctr__shim__v1__processes_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor ctr__shim__v1__processes_response__field_descriptors[1] =
+{
+  {
+    "processes",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Ctr__Shim__V1__ProcessesResponse, n_processes),
+    offsetof(Ctr__Shim__V1__ProcessesResponse, processes),
+    &ctr__shim__v1__process__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned ctr__shim__v1__processes_response__field_indices_by_name[] = {
+  0,   /* field[0] = processes */
+};
+static const ProtobufCIntRange ctr__shim__v1__processes_response__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor ctr__shim__v1__processes_response__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "ctr.shim.v1.ProcessesResponse",
+  "ProcessesResponse",
+  "Ctr__Shim__V1__ProcessesResponse",
+  "ctr.shim.v1",
+  sizeof(Ctr__Shim__V1__ProcessesResponse),
+  1,
+  ctr__shim__v1__processes_response__field_descriptors,
+  ctr__shim__v1__processes_response__field_indices_by_name,
+  1,  ctr__shim__v1__processes_response__number_ranges,
+  (ProtobufCMessageInit) ctr__shim__v1__processes_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor ctr__shim__v1__process__field_descriptors[11] =
+{
+  {
+    "exec_id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__Process, exec_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "pid",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__Process, pid),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "start_time",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__Process, start_time),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "terminal",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__Process, terminal),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "input_open",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__Process, input_open),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "exited",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__Process, exited),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "exit_status",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__Process, exit_status),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "exit_source",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__Process, exit_source),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "exited_at_ns",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_INT64,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__Process, exited_at_ns),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "created_at_ns",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_INT64,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__Process, created_at_ns),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "stdout",
+    11,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__Process, stdout),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned ctr__shim__v1__process__field_indices_by_name[] = {
+  9,   /* field[9] = created_at_ns */
+  0,   /* field[0] = exec_id */
+  7,   /* field[7] = exit_source */
+  6,   /* field[6] = exit_status */
+  5,   /* field[5] = exited */
+  8,   /* field[8] = exited_at_ns */
+  4,   /* field[4] = input_open */
+  1,   /* field[1] = pid */
+  2,   /* field[2] = start_time */
+  10,   /* field[10] = stdout */
+  3,   /* field[3] = terminal */
+};
+static const ProtobufCIntRange ctr__shim__v1__process__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 11 }
+};
+const ProtobufCMessageDescriptor ctr__shim__v1__process__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "ctr.shim.v1.Process",
+  "Process",
+  "Ctr__Shim__V1__Process",
+  "ctr.shim.v1",
+  sizeof(Ctr__Shim__V1__Process),
+  11,
+  ctr__shim__v1__process__field_descriptors,
+  ctr__shim__v1__process__field_indices_by_name,
+  1,  ctr__shim__v1__process__number_ranges,
+  (ProtobufCMessageInit) ctr__shim__v1__process__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor ctr__shim__v1__write_input_request__field_descriptors[5] =
+{
+  {
+    "exec_id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__WriteInputRequest, exec_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "data",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__WriteInputRequest, data),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "offset",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__WriteInputRequest, offset),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "append",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__WriteInputRequest, append),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "close",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__WriteInputRequest, close),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned ctr__shim__v1__write_input_request__field_indices_by_name[] = {
+  3,   /* field[3] = append */
+  4,   /* field[4] = close */
+  1,   /* field[1] = data */
+  0,   /* field[0] = exec_id */
+  2,   /* field[2] = offset */
+};
+static const ProtobufCIntRange ctr__shim__v1__write_input_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor ctr__shim__v1__write_input_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "ctr.shim.v1.WriteInputRequest",
+  "WriteInputRequest",
+  "Ctr__Shim__V1__WriteInputRequest",
+  "ctr.shim.v1",
+  sizeof(Ctr__Shim__V1__WriteInputRequest),
+  5,
+  ctr__shim__v1__write_input_request__field_descriptors,
+  ctr__shim__v1__write_input_request__field_indices_by_name,
+  1,  ctr__shim__v1__write_input_request__number_ranges,
+  (ProtobufCMessageInit) ctr__shim__v1__write_input_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor ctr__shim__v1__write_input_response__field_descriptors[2] =
+{
+  {
+    "offset",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__WriteInputResponse, offset),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "closed",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__WriteInputResponse, closed),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned ctr__shim__v1__write_input_response__field_indices_by_name[] = {
+  1,   /* field[1] = closed */
+  0,   /* field[0] = offset */
+};
+static const ProtobufCIntRange ctr__shim__v1__write_input_response__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor ctr__shim__v1__write_input_response__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "ctr.shim.v1.WriteInputResponse",
+  "WriteInputResponse",
+  "Ctr__Shim__V1__WriteInputResponse",
+  "ctr.shim.v1",
+  sizeof(Ctr__Shim__V1__WriteInputResponse),
+  2,
+  ctr__shim__v1__write_input_response__field_descriptors,
+  ctr__shim__v1__write_input_response__field_indices_by_name,
+  1,  ctr__shim__v1__write_input_response__number_ranges,
+  (ProtobufCMessageInit) ctr__shim__v1__write_input_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor ctr__shim__v1__upgrade_request__field_descriptors[1] =
+{
+  {
+    "program",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__UpgradeRequest, program),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned ctr__shim__v1__upgrade_request__field_indices_by_name[] = {
+  0,   /* field[0] = program */
+};
+static const ProtobufCIntRange ctr__shim__v1__upgrade_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor ctr__shim__v1__upgrade_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "ctr.shim.v1.UpgradeRequest",
+  "UpgradeRequest",
+  "Ctr__Shim__V1__UpgradeRequest",
+  "ctr.shim.v1",
+  sizeof(Ctr__Shim__V1__UpgradeRequest),
+  1,
+  ctr__shim__v1__upgrade_request__field_descriptors,
+  ctr__shim__v1__upgrade_request__field_indices_by_name,
+  1,  ctr__shim__v1__upgrade_request__number_ranges,
+  (ProtobufCMessageInit) ctr__shim__v1__upgrade_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor ctr__shim__v1__upgrade_response__field_descriptors[1] =
+{
+  {
+    "version",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__UpgradeResponse, version),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned ctr__shim__v1__upgrade_response__field_indices_by_name[] = {
+  0,   /* field[0] = version */
+};
+static const ProtobufCIntRange ctr__shim__v1__upgrade_response__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor ctr__shim__v1__upgrade_response__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "ctr.shim.v1.UpgradeResponse",
+  "UpgradeResponse",
+  "Ctr__Shim__V1__UpgradeResponse",
+  "ctr.shim.v1",
+  sizeof(Ctr__Shim__V1__UpgradeResponse),
+  1,
+  ctr__shim__v1__upgrade_response__field_descriptors,
+  ctr__shim__v1__upgrade_response__field_indices_by_name,
+  1,  ctr__shim__v1__upgrade_response__number_ranges,
+  (ProtobufCMessageInit) ctr__shim__v1__upgrade_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor ctr__shim__v1__shim_state__field_descriptors[8] =
+{
+  {
+    "format",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__ShimState, format),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "version",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__ShimState, version),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "upgrades",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__ShimState, upgrades),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "restarts",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__ShimState, restarts),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "lock",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_INT32,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__ShimState, lock),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "connections",
+    6,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Ctr__Shim__V1__ShimState, n_connections),
+    offsetof(Ctr__Shim__V1__ShimState, connections),
+    &ctr__shim__v1__connection_state__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "waits",
+    7,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Ctr__Shim__V1__ShimState, n_waits),
+    offsetof(Ctr__Shim__V1__ShimState, waits),
+    &ctr__shim__v1__wait_state__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "read",
+    8,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Ctr__Shim__V1__ShimState, n_read),
+    offsetof(Ctr__Shim__V1__ShimState, read),
+    &ctr__shim__v1__read_state__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned ctr__shim__v1__shim_state__field_indices_by_name[] = {
+  5,   /* field[5] = connections */
+  0,   /* field[0] = format */
+  4,   /* field[4] = lock */
+  7,   /* field[7] = read */
+  3,   /* field[3] = restarts */
+  2,   /* field[2] = upgrades */
+  1,   /* field[1] = version */
+  6,   /* field[6] = waits */
+};
+static const ProtobufCIntRange ctr__shim__v1__shim_state__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 8 }
+};
+const ProtobufCMessageDescriptor ctr__shim__v1__shim_state__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "ctr.shim.v1.ShimState",
+  "ShimState",
+  "Ctr__Shim__V1__ShimState",
+  "ctr.shim.v1",
+  sizeof(Ctr__Shim__V1__ShimState),
+  8,
+  ctr__shim__v1__shim_state__field_descriptors,
+  ctr__shim__v1__shim_state__field_indices_by_name,
+  1,  ctr__shim__v1__shim_state__number_ranges,
+  (ProtobufCMessageInit) ctr__shim__v1__shim_state__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor ctr__shim__v1__connection_state__field_descriptors[5] =
+{
+  {
+    "descriptor",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_INT32,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__ConnectionState, descriptor),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "serial",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__ConnectionState, serial),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "last_stream",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__ConnectionState, last_stream),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "inbound",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__ConnectionState, inbound),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "outbound",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__ConnectionState, outbound),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned ctr__shim__v1__connection_state__field_indices_by_name[] = {
+  0,   /* field[0] = descriptor */
+  3,   /* field[3] = inbound */
+  2,   /* field[2] = last_stream */
+  4,   /* field[4] = outbound */
+  1,   /* field[1] = serial */
+};
+static const ProtobufCIntRange ctr__shim__v1__connection_state__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor ctr__shim__v1__connection_state__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "ctr.shim.v1.ConnectionState",
+  "ConnectionState",
+  "Ctr__Shim__V1__ConnectionState",
+  "ctr.shim.v1",
+  sizeof(Ctr__Shim__V1__ConnectionState),
+  5,
+  ctr__shim__v1__connection_state__field_descriptors,
+  ctr__shim__v1__connection_state__field_indices_by_name,
+  1,  ctr__shim__v1__connection_state__number_ranges,
+  (ProtobufCMessageInit) ctr__shim__v1__connection_state__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor ctr__shim__v1__wait_state__field_descriptors[7] =
+{
+  {
+    "connection",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__WaitState, connection),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "stream",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__WaitState, stream),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "deadline_ns",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_INT64,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__WaitState, deadline_ns),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "method",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__WaitState, method),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "exec_id",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__WaitState, exec_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "index_size",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__WaitState, index_size),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "request",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__WaitState, request),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned ctr__shim__v1__wait_state__field_indices_by_name[] = {
+  0,   /* field[0] = connection */
+  2,   /* field[2] = deadline_ns */
+  4,   /* field[4] = exec_id */
+  5,   /* field[5] = index_size */
+  3,   /* field[3] = method */
+  6,   /* field[6] = request */
+  1,   /* field[1] = stream */
+};
+static const ProtobufCIntRange ctr__shim__v1__wait_state__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 7 }
+};
+const ProtobufCMessageDescriptor ctr__shim__v1__wait_state__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "ctr.shim.v1.WaitState",
+  "WaitState",
+  "Ctr__Shim__V1__WaitState",
+  "ctr.shim.v1",
+  sizeof(Ctr__Shim__V1__WaitState),
+  7,
+  ctr__shim__v1__wait_state__field_descriptors,
+  ctr__shim__v1__wait_state__field_indices_by_name,
+  1,  ctr__shim__v1__wait_state__number_ranges,
+  (ProtobufCMessageInit) ctr__shim__v1__wait_state__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor ctr__shim__v1__read_state__field_descriptors[2] =
+{
+  {
+    "exec_id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__ReadState, exec_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "index_size",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__ReadState, index_size),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned ctr__shim__v1__read_state__field_indices_by_name[] = {
+  0,   /* field[0] = exec_id */
+  1,   /* field[1] = index_size */
+};
+static const ProtobufCIntRange ctr__shim__v1__read_state__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor ctr__shim__v1__read_state__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "ctr.shim.v1.ReadState",
+  "ReadState",
+  "Ctr__Shim__V1__ReadState",
+  "ctr.shim.v1",
+  sizeof(Ctr__Shim__V1__ReadState),
+  2,
+  ctr__shim__v1__read_state__field_descriptors,
+  ctr__shim__v1__read_state__field_indices_by_name,
+  1,  ctr__shim__v1__read_state__number_ranges,
+  (ProtobufCMessageInit) ctr__shim__v1__read_state__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCMethodDescriptor ctr__shim__v1__guard__method_descriptors[5] =
 {
   { "Info", &ctr__shim__v1__info_request__descriptor, &ctr__shim__v1__info_response__descriptor },
   { "WaitLog", &ctr__shim__v1__wait_log_request__descriptor, &ctr__shim__v1__wait_log_response__descriptor },
+  { "Processes", &ctr__shim__v1__processes_request__descriptor, &ctr__shim__v1__processes_response__descriptor },
+  { "WriteInput", &ctr__shim__v1__write_input_request__descriptor, &ctr__shim__v1__write_input_response__descriptor },
+  { "Upgrade", &ctr__shim__v1__upgrade_request__descriptor, &ctr__shim__v1__upgrade_response__descriptor },
 };
 const unsigned ctr__shim__v1__guard__method_indices_by_name[] = {
   0,        /* Info */
-  1         /* WaitLog */
+  2,        /* Processes */
+  4,        /* Upgrade */
+  1,        /* WaitLog */
+  3         /* WriteInput */
 };
 const ProtobufCServiceDescriptor ctr__shim__v1__guard__descriptor =
 {
@@ -491,7 +1884,7 @@ const ProtobufCServiceDescriptor ctr__shim__v1__guard__descriptor =
   "Guard",
   "Ctr__Shim__V1__Guard",
   "ctr.shim.v1",
-  2,
+  5,
   ctr__shim__v1__guard__method_descriptors,
   ctr__shim__v1__guard__method_indices_by_name
 };
@@ -510,6 +1903,30 @@ void ctr__shim__v1__guard__wait_log(ProtobufCService *service,
 {
   assert(service->descriptor == &ctr__shim__v1__guard__descriptor);
   service->invoke(service, 1, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void ctr__shim__v1__guard__processes(ProtobufCService *service,
+                                     const Ctr__Shim__V1__ProcessesRequest *input,
+                                     Ctr__Shim__V1__ProcessesResponse_Closure closure,
+                                     void *closure_data)
+{
+  assert(service->descriptor == &ctr__shim__v1__guard__descriptor);
+  service->invoke(service, 2, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void ctr__shim__v1__guard__write_input(ProtobufCService *service,
+                                       const Ctr__Shim__V1__WriteInputRequest *input,
+                                       Ctr__Shim__V1__WriteInputResponse_Closure closure,
+                                       void *closure_data)
+{
+  assert(service->descriptor == &ctr__shim__v1__guard__descriptor);
+  service->invoke(service, 3, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void ctr__shim__v1__guard__upgrade(ProtobufCService *service,
+                                   const Ctr__Shim__V1__UpgradeRequest *input,
+                                   Ctr__Shim__V1__UpgradeResponse_Closure closure,
+                                   void *closure_data)
+{
+  assert(service->descriptor == &ctr__shim__v1__guard__descriptor);
+  service->invoke(service, 4, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void ctr__shim__v1__guard__init (Ctr__Shim__V1__Guard_Service *service,
                                  Ctr__Shim__V1__Guard_ServiceDestroy destroy)

@@ -8,6 +8,11 @@
 // For information on using the generated types, please see the documentation:
 //   https://github.com/apple/swift-protobuf/
 
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
 import SwiftProtobuf
 
 // If the compiler emits an error on this type, it is because this file
@@ -66,6 +71,17 @@ public nonisolated struct Ctr_Shim_V1_InfoResponse: Sendable {
 
   public var shimRestarts: UInt32 = 0
 
+  /// of this protocol: 0 has Info and WaitLog, 2 has everything here
+  public var level: UInt32 = 0
+
+  public var terminal: Bool = false
+
+  /// standard input was asked for and is not closed
+  public var inputOpen: Bool = false
+
+  /// how often this process became another program
+  public var upgrades: UInt32 = 0
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -78,6 +94,9 @@ public nonisolated struct Ctr_Shim_V1_WaitLogRequest: Sendable {
 
   /// bytes of the index that the caller has read
   public var indexSize: UInt64 = 0
+
+  /// of an exec whose output goes to "log:"; with "log:attached" what was read here makes room for more
+  public var execID: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -93,6 +112,226 @@ public nonisolated struct Ctr_Shim_V1_WaitLogResponse: Sendable {
 
   /// both streams are closed and drained; the index grows no more
   public var ended: Bool = false
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Ctr_Shim_V1_ProcessesRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Ctr_Shim_V1_ProcessesResponse: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var processes: [Ctr_Shim_V1_Process] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Ctr_Shim_V1_Process: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var execID: String = String()
+
+  /// 0 before Start
+  public var pid: UInt32 = 0
+
+  public var startTime: UInt64 = 0
+
+  public var terminal: Bool = false
+
+  public var inputOpen: Bool = false
+
+  public var exited: Bool = false
+
+  public var exitStatus: UInt32 = 0
+
+  public var exitSource: String = String()
+
+  public var exitedAtNs: Int64 = 0
+
+  public var createdAtNs: Int64 = 0
+
+  /// as Exec named it
+  public var stdout: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Ctr_Shim_V1_WriteInputRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var execID: String = String()
+
+  /// at most 1 MiB
+  public var data: Data = Data()
+
+  /// of the first byte in the whole input; what is already held is passed over
+  public var offset: UInt64 = 0
+
+  /// behind what is held, whatever `offset` says: for a client that does not repeat
+  public var append: Bool = false
+
+  /// end of file after these bytes
+  public var close: Bool = false
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Ctr_Shim_V1_WriteInputResponse: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// behind the last byte that is held: where a client goes on after a cut connection
+  public var offset: UInt64 = 0
+
+  public var closed: Bool = false
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Ctr_Shim_V1_UpgradeRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// absolute path; empty: the file that this shim was started from
+  public var program: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Ctr_Shim_V1_UpgradeResponse: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// of the program that answers now
+  public var version: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// What only the memory of a shim holds, for the program that it becomes. Fields are never renumbered: a program of one release reads the
+/// state of the next and the other way round.
+public nonisolated struct Ctr_Shim_V1_ShimState: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// 1
+  public var format: UInt32 = 0
+
+  /// of the program that wrote it
+  public var version: String = String()
+
+  /// including the one under way
+  public var upgrades: UInt32 = 0
+
+  public var restarts: UInt32 = 0
+
+  /// descriptor numbers
+  public var lock: Int32 = 0
+
+  public var connections: [Ctr_Shim_V1_ConnectionState] = []
+
+  public var waits: [Ctr_Shim_V1_WaitState] = []
+
+  public var read: [Ctr_Shim_V1_ReadState] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Ctr_Shim_V1_ConnectionState: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var descriptor: Int32 = 0
+
+  public var serial: UInt32 = 0
+
+  public var lastStream: UInt32 = 0
+
+  /// the rest of a half-read frame
+  public var inbound: Data = Data()
+
+  /// answers not yet written
+  public var outbound: Data = Data()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// A call that waits for its answer.
+public nonisolated struct Ctr_Shim_V1_WaitState: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// serial
+  public var connection: UInt32 = 0
+
+  public var stream: UInt32 = 0
+
+  /// CLOCK_MONOTONIC; 0: none
+  public var deadlineNs: Int64 = 0
+
+  /// "Wait", "WaitLog", "WriteInput", "Upgrade"
+  public var method: String = String()
+
+  public var execID: String = String()
+
+  /// of WaitLog
+  public var indexSize: UInt64 = 0
+
+  /// of WriteInput
+  public var request: Data = Data()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Ctr_Shim_V1_ReadState: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var execID: String = String()
+
+  /// what WaitLog acknowledged
+  public var indexSize: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -124,7 +363,7 @@ nonisolated extension Ctr_Shim_V1_InfoRequest: SwiftProtobuf.Message, SwiftProto
 
 nonisolated extension Ctr_Shim_V1_InfoResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".InfoResponse"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}shim_pid\0\u{3}keeper_pid\0\u{1}version\0\u{3}task_pid\0\u{3}task_start_time\0\u{1}exited\0\u{3}exit_status\0\u{3}exit_source\0\u{3}exited_at_ns\0\u{3}oom_killed\0\u{1}started\0\u{3}shim_restarts\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}shim_pid\0\u{3}keeper_pid\0\u{1}version\0\u{3}task_pid\0\u{3}task_start_time\0\u{1}exited\0\u{3}exit_status\0\u{3}exit_source\0\u{3}exited_at_ns\0\u{3}oom_killed\0\u{1}started\0\u{3}shim_restarts\0\u{1}level\0\u{1}terminal\0\u{3}input_open\0\u{1}upgrades\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -144,6 +383,10 @@ nonisolated extension Ctr_Shim_V1_InfoResponse: SwiftProtobuf.Message, SwiftProt
       case 10: try { try decoder.decodeSingularBoolField(value: &self.oomKilled) }()
       case 11: try { try decoder.decodeSingularBoolField(value: &self.started) }()
       case 12: try { try decoder.decodeSingularUInt32Field(value: &self.shimRestarts) }()
+      case 13: try { try decoder.decodeSingularUInt32Field(value: &self.level) }()
+      case 14: try { try decoder.decodeSingularBoolField(value: &self.terminal) }()
+      case 15: try { try decoder.decodeSingularBoolField(value: &self.inputOpen) }()
+      case 16: try { try decoder.decodeSingularUInt32Field(value: &self.upgrades) }()
       default: break
       }
     }
@@ -186,6 +429,18 @@ nonisolated extension Ctr_Shim_V1_InfoResponse: SwiftProtobuf.Message, SwiftProt
     if self.shimRestarts != 0 {
       try visitor.visitSingularUInt32Field(value: self.shimRestarts, fieldNumber: 12)
     }
+    if self.level != 0 {
+      try visitor.visitSingularUInt32Field(value: self.level, fieldNumber: 13)
+    }
+    if self.terminal != false {
+      try visitor.visitSingularBoolField(value: self.terminal, fieldNumber: 14)
+    }
+    if self.inputOpen != false {
+      try visitor.visitSingularBoolField(value: self.inputOpen, fieldNumber: 15)
+    }
+    if self.upgrades != 0 {
+      try visitor.visitSingularUInt32Field(value: self.upgrades, fieldNumber: 16)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -202,6 +457,10 @@ nonisolated extension Ctr_Shim_V1_InfoResponse: SwiftProtobuf.Message, SwiftProt
     if lhs.oomKilled != rhs.oomKilled {return false}
     if lhs.started != rhs.started {return false}
     if lhs.shimRestarts != rhs.shimRestarts {return false}
+    if lhs.level != rhs.level {return false}
+    if lhs.terminal != rhs.terminal {return false}
+    if lhs.inputOpen != rhs.inputOpen {return false}
+    if lhs.upgrades != rhs.upgrades {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -209,7 +468,7 @@ nonisolated extension Ctr_Shim_V1_InfoResponse: SwiftProtobuf.Message, SwiftProt
 
 nonisolated extension Ctr_Shim_V1_WaitLogRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".WaitLogRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}index_size\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}index_size\0\u{3}exec_id\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -218,6 +477,7 @@ nonisolated extension Ctr_Shim_V1_WaitLogRequest: SwiftProtobuf.Message, SwiftPr
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularUInt64Field(value: &self.indexSize) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.execID) }()
       default: break
       }
     }
@@ -227,11 +487,15 @@ nonisolated extension Ctr_Shim_V1_WaitLogRequest: SwiftProtobuf.Message, SwiftPr
     if self.indexSize != 0 {
       try visitor.visitSingularUInt64Field(value: self.indexSize, fieldNumber: 1)
     }
+    if !self.execID.isEmpty {
+      try visitor.visitSingularStringField(value: self.execID, fieldNumber: 2)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: Ctr_Shim_V1_WaitLogRequest, rhs: Ctr_Shim_V1_WaitLogRequest) -> Bool {
     if lhs.indexSize != rhs.indexSize {return false}
+    if lhs.execID != rhs.execID {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -267,6 +531,490 @@ nonisolated extension Ctr_Shim_V1_WaitLogResponse: SwiftProtobuf.Message, SwiftP
   public static func ==(lhs: Ctr_Shim_V1_WaitLogResponse, rhs: Ctr_Shim_V1_WaitLogResponse) -> Bool {
     if lhs.indexSize != rhs.indexSize {return false}
     if lhs.ended != rhs.ended {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_Shim_V1_ProcessesRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ProcessesRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap()
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    // Load everything into unknown fields
+    while try decoder.nextFieldNumber() != nil {}
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_Shim_V1_ProcessesRequest, rhs: Ctr_Shim_V1_ProcessesRequest) -> Bool {
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_Shim_V1_ProcessesResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ProcessesResponse"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}processes\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedMessageField(value: &self.processes) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.processes.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.processes, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_Shim_V1_ProcessesResponse, rhs: Ctr_Shim_V1_ProcessesResponse) -> Bool {
+    if lhs.processes != rhs.processes {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_Shim_V1_Process: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Process"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}exec_id\0\u{1}pid\0\u{3}start_time\0\u{1}terminal\0\u{3}input_open\0\u{1}exited\0\u{3}exit_status\0\u{3}exit_source\0\u{3}exited_at_ns\0\u{3}created_at_ns\0\u{1}stdout\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.execID) }()
+      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.pid) }()
+      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.startTime) }()
+      case 4: try { try decoder.decodeSingularBoolField(value: &self.terminal) }()
+      case 5: try { try decoder.decodeSingularBoolField(value: &self.inputOpen) }()
+      case 6: try { try decoder.decodeSingularBoolField(value: &self.exited) }()
+      case 7: try { try decoder.decodeSingularUInt32Field(value: &self.exitStatus) }()
+      case 8: try { try decoder.decodeSingularStringField(value: &self.exitSource) }()
+      case 9: try { try decoder.decodeSingularInt64Field(value: &self.exitedAtNs) }()
+      case 10: try { try decoder.decodeSingularInt64Field(value: &self.createdAtNs) }()
+      case 11: try { try decoder.decodeSingularStringField(value: &self.stdout) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.execID.isEmpty {
+      try visitor.visitSingularStringField(value: self.execID, fieldNumber: 1)
+    }
+    if self.pid != 0 {
+      try visitor.visitSingularUInt32Field(value: self.pid, fieldNumber: 2)
+    }
+    if self.startTime != 0 {
+      try visitor.visitSingularUInt64Field(value: self.startTime, fieldNumber: 3)
+    }
+    if self.terminal != false {
+      try visitor.visitSingularBoolField(value: self.terminal, fieldNumber: 4)
+    }
+    if self.inputOpen != false {
+      try visitor.visitSingularBoolField(value: self.inputOpen, fieldNumber: 5)
+    }
+    if self.exited != false {
+      try visitor.visitSingularBoolField(value: self.exited, fieldNumber: 6)
+    }
+    if self.exitStatus != 0 {
+      try visitor.visitSingularUInt32Field(value: self.exitStatus, fieldNumber: 7)
+    }
+    if !self.exitSource.isEmpty {
+      try visitor.visitSingularStringField(value: self.exitSource, fieldNumber: 8)
+    }
+    if self.exitedAtNs != 0 {
+      try visitor.visitSingularInt64Field(value: self.exitedAtNs, fieldNumber: 9)
+    }
+    if self.createdAtNs != 0 {
+      try visitor.visitSingularInt64Field(value: self.createdAtNs, fieldNumber: 10)
+    }
+    if !self.stdout.isEmpty {
+      try visitor.visitSingularStringField(value: self.stdout, fieldNumber: 11)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_Shim_V1_Process, rhs: Ctr_Shim_V1_Process) -> Bool {
+    if lhs.execID != rhs.execID {return false}
+    if lhs.pid != rhs.pid {return false}
+    if lhs.startTime != rhs.startTime {return false}
+    if lhs.terminal != rhs.terminal {return false}
+    if lhs.inputOpen != rhs.inputOpen {return false}
+    if lhs.exited != rhs.exited {return false}
+    if lhs.exitStatus != rhs.exitStatus {return false}
+    if lhs.exitSource != rhs.exitSource {return false}
+    if lhs.exitedAtNs != rhs.exitedAtNs {return false}
+    if lhs.createdAtNs != rhs.createdAtNs {return false}
+    if lhs.stdout != rhs.stdout {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_Shim_V1_WriteInputRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".WriteInputRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}exec_id\0\u{1}data\0\u{1}offset\0\u{1}append\0\u{1}close\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.execID) }()
+      case 2: try { try decoder.decodeSingularBytesField(value: &self.data) }()
+      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.offset) }()
+      case 4: try { try decoder.decodeSingularBoolField(value: &self.append) }()
+      case 5: try { try decoder.decodeSingularBoolField(value: &self.close) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.execID.isEmpty {
+      try visitor.visitSingularStringField(value: self.execID, fieldNumber: 1)
+    }
+    if !self.data.isEmpty {
+      try visitor.visitSingularBytesField(value: self.data, fieldNumber: 2)
+    }
+    if self.offset != 0 {
+      try visitor.visitSingularUInt64Field(value: self.offset, fieldNumber: 3)
+    }
+    if self.append != false {
+      try visitor.visitSingularBoolField(value: self.append, fieldNumber: 4)
+    }
+    if self.close != false {
+      try visitor.visitSingularBoolField(value: self.close, fieldNumber: 5)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_Shim_V1_WriteInputRequest, rhs: Ctr_Shim_V1_WriteInputRequest) -> Bool {
+    if lhs.execID != rhs.execID {return false}
+    if lhs.data != rhs.data {return false}
+    if lhs.offset != rhs.offset {return false}
+    if lhs.append != rhs.append {return false}
+    if lhs.close != rhs.close {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_Shim_V1_WriteInputResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".WriteInputResponse"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}offset\0\u{1}closed\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.offset) }()
+      case 2: try { try decoder.decodeSingularBoolField(value: &self.closed) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.offset != 0 {
+      try visitor.visitSingularUInt64Field(value: self.offset, fieldNumber: 1)
+    }
+    if self.closed != false {
+      try visitor.visitSingularBoolField(value: self.closed, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_Shim_V1_WriteInputResponse, rhs: Ctr_Shim_V1_WriteInputResponse) -> Bool {
+    if lhs.offset != rhs.offset {return false}
+    if lhs.closed != rhs.closed {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_Shim_V1_UpgradeRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".UpgradeRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}program\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.program) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.program.isEmpty {
+      try visitor.visitSingularStringField(value: self.program, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_Shim_V1_UpgradeRequest, rhs: Ctr_Shim_V1_UpgradeRequest) -> Bool {
+    if lhs.program != rhs.program {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_Shim_V1_UpgradeResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".UpgradeResponse"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}version\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.version) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.version.isEmpty {
+      try visitor.visitSingularStringField(value: self.version, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_Shim_V1_UpgradeResponse, rhs: Ctr_Shim_V1_UpgradeResponse) -> Bool {
+    if lhs.version != rhs.version {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_Shim_V1_ShimState: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ShimState"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}format\0\u{1}version\0\u{1}upgrades\0\u{1}restarts\0\u{1}lock\0\u{1}connections\0\u{1}waits\0\u{1}read\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.format) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.version) }()
+      case 3: try { try decoder.decodeSingularUInt32Field(value: &self.upgrades) }()
+      case 4: try { try decoder.decodeSingularUInt32Field(value: &self.restarts) }()
+      case 5: try { try decoder.decodeSingularInt32Field(value: &self.lock) }()
+      case 6: try { try decoder.decodeRepeatedMessageField(value: &self.connections) }()
+      case 7: try { try decoder.decodeRepeatedMessageField(value: &self.waits) }()
+      case 8: try { try decoder.decodeRepeatedMessageField(value: &self.read) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.format != 0 {
+      try visitor.visitSingularUInt32Field(value: self.format, fieldNumber: 1)
+    }
+    if !self.version.isEmpty {
+      try visitor.visitSingularStringField(value: self.version, fieldNumber: 2)
+    }
+    if self.upgrades != 0 {
+      try visitor.visitSingularUInt32Field(value: self.upgrades, fieldNumber: 3)
+    }
+    if self.restarts != 0 {
+      try visitor.visitSingularUInt32Field(value: self.restarts, fieldNumber: 4)
+    }
+    if self.lock != 0 {
+      try visitor.visitSingularInt32Field(value: self.lock, fieldNumber: 5)
+    }
+    if !self.connections.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.connections, fieldNumber: 6)
+    }
+    if !self.waits.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.waits, fieldNumber: 7)
+    }
+    if !self.read.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.read, fieldNumber: 8)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_Shim_V1_ShimState, rhs: Ctr_Shim_V1_ShimState) -> Bool {
+    if lhs.format != rhs.format {return false}
+    if lhs.version != rhs.version {return false}
+    if lhs.upgrades != rhs.upgrades {return false}
+    if lhs.restarts != rhs.restarts {return false}
+    if lhs.lock != rhs.lock {return false}
+    if lhs.connections != rhs.connections {return false}
+    if lhs.waits != rhs.waits {return false}
+    if lhs.read != rhs.read {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_Shim_V1_ConnectionState: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ConnectionState"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}descriptor\0\u{1}serial\0\u{3}last_stream\0\u{1}inbound\0\u{1}outbound\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt32Field(value: &self.descriptor) }()
+      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.serial) }()
+      case 3: try { try decoder.decodeSingularUInt32Field(value: &self.lastStream) }()
+      case 4: try { try decoder.decodeSingularBytesField(value: &self.inbound) }()
+      case 5: try { try decoder.decodeSingularBytesField(value: &self.outbound) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.descriptor != 0 {
+      try visitor.visitSingularInt32Field(value: self.descriptor, fieldNumber: 1)
+    }
+    if self.serial != 0 {
+      try visitor.visitSingularUInt32Field(value: self.serial, fieldNumber: 2)
+    }
+    if self.lastStream != 0 {
+      try visitor.visitSingularUInt32Field(value: self.lastStream, fieldNumber: 3)
+    }
+    if !self.inbound.isEmpty {
+      try visitor.visitSingularBytesField(value: self.inbound, fieldNumber: 4)
+    }
+    if !self.outbound.isEmpty {
+      try visitor.visitSingularBytesField(value: self.outbound, fieldNumber: 5)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_Shim_V1_ConnectionState, rhs: Ctr_Shim_V1_ConnectionState) -> Bool {
+    if lhs.descriptor != rhs.descriptor {return false}
+    if lhs.serial != rhs.serial {return false}
+    if lhs.lastStream != rhs.lastStream {return false}
+    if lhs.inbound != rhs.inbound {return false}
+    if lhs.outbound != rhs.outbound {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_Shim_V1_WaitState: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".WaitState"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}connection\0\u{1}stream\0\u{3}deadline_ns\0\u{1}method\0\u{3}exec_id\0\u{3}index_size\0\u{1}request\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.connection) }()
+      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.stream) }()
+      case 3: try { try decoder.decodeSingularInt64Field(value: &self.deadlineNs) }()
+      case 4: try { try decoder.decodeSingularStringField(value: &self.method) }()
+      case 5: try { try decoder.decodeSingularStringField(value: &self.execID) }()
+      case 6: try { try decoder.decodeSingularUInt64Field(value: &self.indexSize) }()
+      case 7: try { try decoder.decodeSingularBytesField(value: &self.request) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.connection != 0 {
+      try visitor.visitSingularUInt32Field(value: self.connection, fieldNumber: 1)
+    }
+    if self.stream != 0 {
+      try visitor.visitSingularUInt32Field(value: self.stream, fieldNumber: 2)
+    }
+    if self.deadlineNs != 0 {
+      try visitor.visitSingularInt64Field(value: self.deadlineNs, fieldNumber: 3)
+    }
+    if !self.method.isEmpty {
+      try visitor.visitSingularStringField(value: self.method, fieldNumber: 4)
+    }
+    if !self.execID.isEmpty {
+      try visitor.visitSingularStringField(value: self.execID, fieldNumber: 5)
+    }
+    if self.indexSize != 0 {
+      try visitor.visitSingularUInt64Field(value: self.indexSize, fieldNumber: 6)
+    }
+    if !self.request.isEmpty {
+      try visitor.visitSingularBytesField(value: self.request, fieldNumber: 7)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_Shim_V1_WaitState, rhs: Ctr_Shim_V1_WaitState) -> Bool {
+    if lhs.connection != rhs.connection {return false}
+    if lhs.stream != rhs.stream {return false}
+    if lhs.deadlineNs != rhs.deadlineNs {return false}
+    if lhs.method != rhs.method {return false}
+    if lhs.execID != rhs.execID {return false}
+    if lhs.indexSize != rhs.indexSize {return false}
+    if lhs.request != rhs.request {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_Shim_V1_ReadState: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ReadState"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}exec_id\0\u{3}index_size\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.execID) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.indexSize) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.execID.isEmpty {
+      try visitor.visitSingularStringField(value: self.execID, fieldNumber: 1)
+    }
+    if self.indexSize != 0 {
+      try visitor.visitSingularUInt64Field(value: self.indexSize, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_Shim_V1_ReadState, rhs: Ctr_Shim_V1_ReadState) -> Bool {
+    if lhs.execID != rhs.execID {return false}
+    if lhs.indexSize != rhs.indexSize {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -20,58 +20,40 @@ fileprivate nonisolated struct _GeneratedWithProtocGenSwiftVersion: SwiftProtobu
   typealias Version = _2
 }
 
-public nonisolated struct Ctr_V1_CreateContainerRequest: @unchecked Sendable {
+public nonisolated struct Ctr_V1_CreateContainerRequest: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  public var namespace: String {
-    get {_storage._namespace}
-    set {_uniqueStorage()._namespace = newValue}
-  }
+  public var namespace: String = String()
 
   /// 64 hex digits chosen by the client, or empty
-  public var id: String {
-    get {_storage._id}
-    set {_uniqueStorage()._id = newValue}
-  }
+  public var id: String = String()
 
   /// empty: the manager invents one
-  public var name: String {
-    get {_storage._name}
-    set {_uniqueStorage()._name = newValue}
-  }
+  public var name: String = String()
 
-  public var image: String {
-    get {_storage._image}
-    set {_uniqueStorage()._image = newValue}
-  }
+  public var image: String = String()
 
   public var config: Ctr_V1_ContainerConfig {
-    get {_storage._config ?? Ctr_V1_ContainerConfig()}
-    set {_uniqueStorage()._config = newValue}
+    get {_config ?? Ctr_V1_ContainerConfig()}
+    set {_config = newValue}
   }
   /// Returns true if `config` has been explicitly set.
-  public var hasConfig: Bool {_storage._config != nil}
+  public var hasConfig: Bool {self._config != nil}
   /// Clears the value of `config`. Subsequent reads from it will return its default value.
-  public mutating func clearConfig() {_uniqueStorage()._config = nil}
+  public mutating func clearConfig() {self._config = nil}
 
-  public var startNow: Bool {
-    get {_storage._startNow}
-    set {_uniqueStorage()._startNow = newValue}
-  }
+  public var startNow: Bool = false
 
   /// a client will read the output to its end and then delete an auto_remove container itself
-  public var attached: Bool {
-    get {_storage._attached}
-    set {_uniqueStorage()._attached = newValue}
-  }
+  public var attached: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
-  fileprivate var _storage = _StorageClass.defaultInstance
+  fileprivate var _config: Ctr_V1_ContainerConfig? = nil
 }
 
 public nonisolated struct Ctr_V1_CreateContainerResponse: Sendable {
@@ -194,109 +176,61 @@ nonisolated extension Ctr_V1_CreateContainerRequest: SwiftProtobuf.Message, Swif
   public static let protoMessageName: String = _protobuf_package + ".CreateContainerRequest"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}namespace\0\u{1}id\0\u{1}name\0\u{1}image\0\u{1}config\0\u{3}start_now\0\u{1}attached\0")
 
-  fileprivate class _StorageClass {
-    var _namespace: String = String()
-    var _id: String = String()
-    var _name: String = String()
-    var _image: String = String()
-    var _config: Ctr_V1_ContainerConfig? = nil
-    var _startNow: Bool = false
-    var _attached: Bool = false
-
-      // This property is used as the initial default value for new instances of the type.
-      // The type itself is protecting the reference to its storage via CoW semantics.
-      // This will force a copy to be made of this reference when the first mutation occurs;
-      // hence, it is safe to mark this as `nonisolated(unsafe)`.
-      static nonisolated(unsafe) let defaultInstance = _StorageClass()
-
-    private init() {}
-
-    init(copying source: _StorageClass) {
-      _namespace = source._namespace
-      _id = source._id
-      _name = source._name
-      _image = source._image
-      _config = source._config
-      _startNow = source._startNow
-      _attached = source._attached
-    }
-  }
-
-  fileprivate mutating func _uniqueStorage() -> _StorageClass {
-    if !isKnownUniquelyReferenced(&_storage) {
-      _storage = _StorageClass(copying: _storage)
-    }
-    return _storage
-  }
-
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    _ = _uniqueStorage()
-    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
-      while let fieldNumber = try decoder.nextFieldNumber() {
-        // The use of inline closures is to circumvent an issue where the compiler
-        // allocates stack space for every case branch when no optimizations are
-        // enabled. https://github.com/apple/swift-protobuf/issues/1034
-        switch fieldNumber {
-        case 1: try { try decoder.decodeSingularStringField(value: &_storage._namespace) }()
-        case 2: try { try decoder.decodeSingularStringField(value: &_storage._id) }()
-        case 3: try { try decoder.decodeSingularStringField(value: &_storage._name) }()
-        case 4: try { try decoder.decodeSingularStringField(value: &_storage._image) }()
-        case 5: try { try decoder.decodeSingularMessageField(value: &_storage._config) }()
-        case 6: try { try decoder.decodeSingularBoolField(value: &_storage._startNow) }()
-        case 7: try { try decoder.decodeSingularBoolField(value: &_storage._attached) }()
-        default: break
-        }
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.namespace) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.id) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.name) }()
+      case 4: try { try decoder.decodeSingularStringField(value: &self.image) }()
+      case 5: try { try decoder.decodeSingularMessageField(value: &self._config) }()
+      case 6: try { try decoder.decodeSingularBoolField(value: &self.startNow) }()
+      case 7: try { try decoder.decodeSingularBoolField(value: &self.attached) }()
+      default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every if/case branch local when no optimizations
-      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-      // https://github.com/apple/swift-protobuf/issues/1182
-      if !_storage._namespace.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._namespace, fieldNumber: 1)
-      }
-      if !_storage._id.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._id, fieldNumber: 2)
-      }
-      if !_storage._name.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._name, fieldNumber: 3)
-      }
-      if !_storage._image.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._image, fieldNumber: 4)
-      }
-      try { if let v = _storage._config {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
-      } }()
-      if _storage._startNow != false {
-        try visitor.visitSingularBoolField(value: _storage._startNow, fieldNumber: 6)
-      }
-      if _storage._attached != false {
-        try visitor.visitSingularBoolField(value: _storage._attached, fieldNumber: 7)
-      }
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if !self.namespace.isEmpty {
+      try visitor.visitSingularStringField(value: self.namespace, fieldNumber: 1)
+    }
+    if !self.id.isEmpty {
+      try visitor.visitSingularStringField(value: self.id, fieldNumber: 2)
+    }
+    if !self.name.isEmpty {
+      try visitor.visitSingularStringField(value: self.name, fieldNumber: 3)
+    }
+    if !self.image.isEmpty {
+      try visitor.visitSingularStringField(value: self.image, fieldNumber: 4)
+    }
+    try { if let v = self._config {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
+    } }()
+    if self.startNow != false {
+      try visitor.visitSingularBoolField(value: self.startNow, fieldNumber: 6)
+    }
+    if self.attached != false {
+      try visitor.visitSingularBoolField(value: self.attached, fieldNumber: 7)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: Ctr_V1_CreateContainerRequest, rhs: Ctr_V1_CreateContainerRequest) -> Bool {
-    if lhs._storage !== rhs._storage {
-      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
-        let _storage = _args.0
-        let rhs_storage = _args.1
-        if _storage._namespace != rhs_storage._namespace {return false}
-        if _storage._id != rhs_storage._id {return false}
-        if _storage._name != rhs_storage._name {return false}
-        if _storage._image != rhs_storage._image {return false}
-        if _storage._config != rhs_storage._config {return false}
-        if _storage._startNow != rhs_storage._startNow {return false}
-        if _storage._attached != rhs_storage._attached {return false}
-        return true
-      }
-      if !storagesAreEqual {return false}
-    }
+    if lhs.namespace != rhs.namespace {return false}
+    if lhs.id != rhs.id {return false}
+    if lhs.name != rhs.name {return false}
+    if lhs.image != rhs.image {return false}
+    if lhs._config != rhs._config {return false}
+    if lhs.startNow != rhs.startNow {return false}
+    if lhs.attached != rhs.attached {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -97,9 +97,33 @@ public nonisolated struct Ctr_V1_ReadLogsRequest: Sendable {
   /// none: from the beginning
   public var from: [Ctr_V1_LogCursor] = []
 
+  /// of an exec; its output is there until it is deleted
+  public var execID: String = String()
+
+  /// wall clock, ns since 1970: only what arrived then or later; 0: all
+  public var sinceNs: Int64 = 0
+
+  /// only what arrived before; 0: all
+  public var untilNs: Int64 = 0
+
+  /// begin with the last so many lines of all that is asked for; 0: only what is new
+  public var tailLines: UInt64 {
+    get {_tailLines ?? 0}
+    set {_tailLines = newValue}
+  }
+  /// Returns true if `tailLines` has been explicitly set.
+  public var hasTailLines: Bool {self._tailLines != nil}
+  /// Clears the value of `tailLines`. Subsequent reads from it will return its default value.
+  public mutating func clearTailLines() {self._tailLines = nil}
+
+  /// none: both
+  public var streams: [Ctr_V1_LogStream] = []
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
+
+  fileprivate var _tailLines: UInt64? = nil
 }
 
 public nonisolated struct Ctr_V1_ReadLogsResponse: Sendable {
@@ -131,11 +155,75 @@ public nonisolated struct Ctr_V1_ReadLogsResponse: Sendable {
 
   public var incarnation: UInt32 = 0
 
+  /// bytes are missing here: no data
+  public var gap: Bool = false
+
+  /// how many; 0: not known
+  public var gapBytes: UInt64 = 0
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
   fileprivate var _time: SwiftProtobuf.Google_Protobuf_Timestamp? = nil
+}
+
+public nonisolated struct Ctr_V1_VerifyLogsRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var namespace: String = String()
+
+  public var container: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Ctr_V1_VerifyLogsResponse: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var logs: [Ctr_V1_LogVerification] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Ctr_V1_LogVerification: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var incarnation: UInt32 = 0
+
+  public var entries: UInt64 = 0
+
+  /// in segments, that the index speaks of
+  public var bytes: UInt64 = 0
+
+  public var gapBytes: UInt64 = 0
+
+  public var gaps: UInt32 = 0
+
+  /// found after a crash of the shim: nothing is missing, their times are later than true
+  public var recoveredBytes: UInt64 = 0
+
+  /// of segments that rotation removed
+  public var rotatedBytes: UInt64 = 0
+
+  public var ended: Bool = false
+
+  /// none: index and segments agree
+  public var problems: [String] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
 }
 
 // MARK: - Code below here is support for the SwiftProtobuf runtime.
@@ -188,7 +276,7 @@ nonisolated extension Ctr_V1_LogCursor: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension Ctr_V1_ReadLogsRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ReadLogsRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}namespace\0\u{1}container\0\u{1}incarnation\0\u{1}follow\0\u{1}from\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}namespace\0\u{1}container\0\u{1}incarnation\0\u{1}follow\0\u{1}from\0\u{3}exec_id\0\u{3}since_ns\0\u{3}until_ns\0\u{3}tail_lines\0\u{1}streams\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -201,12 +289,21 @@ nonisolated extension Ctr_V1_ReadLogsRequest: SwiftProtobuf.Message, SwiftProtob
       case 3: try { try decoder.decodeSingularUInt32Field(value: &self.incarnation) }()
       case 4: try { try decoder.decodeSingularBoolField(value: &self.follow) }()
       case 5: try { try decoder.decodeRepeatedMessageField(value: &self.from) }()
+      case 6: try { try decoder.decodeSingularStringField(value: &self.execID) }()
+      case 7: try { try decoder.decodeSingularInt64Field(value: &self.sinceNs) }()
+      case 8: try { try decoder.decodeSingularInt64Field(value: &self.untilNs) }()
+      case 9: try { try decoder.decodeSingularUInt64Field(value: &self._tailLines) }()
+      case 10: try { try decoder.decodeRepeatedEnumField(value: &self.streams) }()
       default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
     if !self.namespace.isEmpty {
       try visitor.visitSingularStringField(value: self.namespace, fieldNumber: 1)
     }
@@ -222,6 +319,21 @@ nonisolated extension Ctr_V1_ReadLogsRequest: SwiftProtobuf.Message, SwiftProtob
     if !self.from.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.from, fieldNumber: 5)
     }
+    if !self.execID.isEmpty {
+      try visitor.visitSingularStringField(value: self.execID, fieldNumber: 6)
+    }
+    if self.sinceNs != 0 {
+      try visitor.visitSingularInt64Field(value: self.sinceNs, fieldNumber: 7)
+    }
+    if self.untilNs != 0 {
+      try visitor.visitSingularInt64Field(value: self.untilNs, fieldNumber: 8)
+    }
+    try { if let v = self._tailLines {
+      try visitor.visitSingularUInt64Field(value: v, fieldNumber: 9)
+    } }()
+    if !self.streams.isEmpty {
+      try visitor.visitPackedEnumField(value: self.streams, fieldNumber: 10)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -231,6 +343,11 @@ nonisolated extension Ctr_V1_ReadLogsRequest: SwiftProtobuf.Message, SwiftProtob
     if lhs.incarnation != rhs.incarnation {return false}
     if lhs.follow != rhs.follow {return false}
     if lhs.from != rhs.from {return false}
+    if lhs.execID != rhs.execID {return false}
+    if lhs.sinceNs != rhs.sinceNs {return false}
+    if lhs.untilNs != rhs.untilNs {return false}
+    if lhs._tailLines != rhs._tailLines {return false}
+    if lhs.streams != rhs.streams {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -238,7 +355,7 @@ nonisolated extension Ctr_V1_ReadLogsRequest: SwiftProtobuf.Message, SwiftProtob
 
 nonisolated extension Ctr_V1_ReadLogsResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ReadLogsResponse"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}stream\0\u{1}segment\0\u{1}offset\0\u{1}data\0\u{1}time\0\u{1}ended\0\u{1}incarnation\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}stream\0\u{1}segment\0\u{1}offset\0\u{1}data\0\u{1}time\0\u{1}ended\0\u{1}incarnation\0\u{1}gap\0\u{3}gap_bytes\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -253,6 +370,8 @@ nonisolated extension Ctr_V1_ReadLogsResponse: SwiftProtobuf.Message, SwiftProto
       case 5: try { try decoder.decodeSingularMessageField(value: &self._time) }()
       case 6: try { try decoder.decodeSingularBoolField(value: &self.ended) }()
       case 7: try { try decoder.decodeSingularUInt32Field(value: &self.incarnation) }()
+      case 8: try { try decoder.decodeSingularBoolField(value: &self.gap) }()
+      case 9: try { try decoder.decodeSingularUInt64Field(value: &self.gapBytes) }()
       default: break
       }
     }
@@ -284,6 +403,12 @@ nonisolated extension Ctr_V1_ReadLogsResponse: SwiftProtobuf.Message, SwiftProto
     if self.incarnation != 0 {
       try visitor.visitSingularUInt32Field(value: self.incarnation, fieldNumber: 7)
     }
+    if self.gap != false {
+      try visitor.visitSingularBoolField(value: self.gap, fieldNumber: 8)
+    }
+    if self.gapBytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.gapBytes, fieldNumber: 9)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -295,6 +420,143 @@ nonisolated extension Ctr_V1_ReadLogsResponse: SwiftProtobuf.Message, SwiftProto
     if lhs._time != rhs._time {return false}
     if lhs.ended != rhs.ended {return false}
     if lhs.incarnation != rhs.incarnation {return false}
+    if lhs.gap != rhs.gap {return false}
+    if lhs.gapBytes != rhs.gapBytes {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_V1_VerifyLogsRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".VerifyLogsRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}namespace\0\u{1}container\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.namespace) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.container) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.namespace.isEmpty {
+      try visitor.visitSingularStringField(value: self.namespace, fieldNumber: 1)
+    }
+    if !self.container.isEmpty {
+      try visitor.visitSingularStringField(value: self.container, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_V1_VerifyLogsRequest, rhs: Ctr_V1_VerifyLogsRequest) -> Bool {
+    if lhs.namespace != rhs.namespace {return false}
+    if lhs.container != rhs.container {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_V1_VerifyLogsResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".VerifyLogsResponse"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}logs\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedMessageField(value: &self.logs) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.logs.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.logs, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_V1_VerifyLogsResponse, rhs: Ctr_V1_VerifyLogsResponse) -> Bool {
+    if lhs.logs != rhs.logs {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_V1_LogVerification: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".LogVerification"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}incarnation\0\u{1}entries\0\u{1}bytes\0\u{3}gap_bytes\0\u{1}gaps\0\u{3}recovered_bytes\0\u{3}rotated_bytes\0\u{1}ended\0\u{1}problems\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.incarnation) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.entries) }()
+      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.bytes) }()
+      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.gapBytes) }()
+      case 5: try { try decoder.decodeSingularUInt32Field(value: &self.gaps) }()
+      case 6: try { try decoder.decodeSingularUInt64Field(value: &self.recoveredBytes) }()
+      case 7: try { try decoder.decodeSingularUInt64Field(value: &self.rotatedBytes) }()
+      case 8: try { try decoder.decodeSingularBoolField(value: &self.ended) }()
+      case 9: try { try decoder.decodeRepeatedStringField(value: &self.problems) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.incarnation != 0 {
+      try visitor.visitSingularUInt32Field(value: self.incarnation, fieldNumber: 1)
+    }
+    if self.entries != 0 {
+      try visitor.visitSingularUInt64Field(value: self.entries, fieldNumber: 2)
+    }
+    if self.bytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.bytes, fieldNumber: 3)
+    }
+    if self.gapBytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.gapBytes, fieldNumber: 4)
+    }
+    if self.gaps != 0 {
+      try visitor.visitSingularUInt32Field(value: self.gaps, fieldNumber: 5)
+    }
+    if self.recoveredBytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.recoveredBytes, fieldNumber: 6)
+    }
+    if self.rotatedBytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.rotatedBytes, fieldNumber: 7)
+    }
+    if self.ended != false {
+      try visitor.visitSingularBoolField(value: self.ended, fieldNumber: 8)
+    }
+    if !self.problems.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.problems, fieldNumber: 9)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_V1_LogVerification, rhs: Ctr_V1_LogVerification) -> Bool {
+    if lhs.incarnation != rhs.incarnation {return false}
+    if lhs.entries != rhs.entries {return false}
+    if lhs.bytes != rhs.bytes {return false}
+    if lhs.gapBytes != rhs.gapBytes {return false}
+    if lhs.gaps != rhs.gaps {return false}
+    if lhs.recoveredBytes != rhs.recoveredBytes {return false}
+    if lhs.rotatedBytes != rhs.rotatedBytes {return false}
+    if lhs.ended != rhs.ended {return false}
+    if lhs.problems != rhs.problems {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -169,95 +169,317 @@ public nonisolated struct Ctr_V1_BindMount: Sendable {
 }
 
 /// What the user asked for. Empty and zero mean "as the image says" or "no limit".
-public nonisolated struct Ctr_V1_ContainerConfig: Sendable {
+public nonisolated struct Ctr_V1_ContainerConfig: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
   /// replaces the image's Cmd
-  public var args: [String] = []
+  public var args: [String] {
+    get {_storage._args}
+    set {_uniqueStorage()._args = newValue}
+  }
 
   /// K=V
-  public var env: [String] = []
+  public var env: [String] {
+    get {_storage._env}
+    set {_uniqueStorage()._env = newValue}
+  }
 
-  public var cwd: String = String()
+  public var cwd: String {
+    get {_storage._cwd}
+    set {_uniqueStorage()._cwd = newValue}
+  }
 
   /// USER[:GROUP], names or numbers
-  public var user: String = String()
+  public var user: String {
+    get {_storage._user}
+    set {_uniqueStorage()._user = newValue}
+  }
 
-  public var mounts: [Ctr_V1_BindMount] = []
+  public var mounts: [Ctr_V1_BindMount] {
+    get {_storage._mounts}
+    set {_uniqueStorage()._mounts = newValue}
+  }
 
-  public var readOnly: Bool = false
+  public var readOnly: Bool {
+    get {_storage._readOnly}
+    set {_uniqueStorage()._readOnly = newValue}
+  }
 
-  public var memoryBytes: Int64 = 0
+  public var memoryBytes: Int64 {
+    get {_storage._memoryBytes}
+    set {_uniqueStorage()._memoryBytes = newValue}
+  }
 
-  public var nanoCpus: Int64 = 0
+  public var nanoCpus: Int64 {
+    get {_storage._nanoCpus}
+    set {_uniqueStorage()._nanoCpus = newValue}
+  }
 
-  public var pidsLimit: Int64 = 0
+  public var pidsLimit: Int64 {
+    get {_storage._pidsLimit}
+    set {_uniqueStorage()._pidsLimit = newValue}
+  }
 
-  public var hostname: String = String()
+  public var hostname: String {
+    get {_storage._hostname}
+    set {_uniqueStorage()._hostname = newValue}
+  }
 
   /// "none" (default) or "host"
-  public var network: String = String()
+  public var network: String {
+    get {_storage._network}
+    set {_uniqueStorage()._network = newValue}
+  }
 
-  /// path of an OCI runtime; empty: the manager's own
-  public var runtime: String = String()
+  /// path of an OCI runtime, or "io.containerd.NAME.VERSION": a containerd shim; empty: the manager's own
+  public var runtime: String {
+    get {_storage._runtime}
+    set {_uniqueStorage()._runtime = newValue}
+  }
 
-  public var autoRemove: Bool = false
+  public var autoRemove: Bool {
+    get {_storage._autoRemove}
+    set {_uniqueStorage()._autoRemove = newValue}
+  }
 
-  public var labels: Dictionary<String,String> = [:]
+  public var labels: Dictionary<String,String> {
+    get {_storage._labels}
+    set {_uniqueStorage()._labels = newValue}
+  }
 
   /// replaces the image's Entrypoint
-  public var entrypoint: [String] = []
+  public var entrypoint: [String] {
+    get {_storage._entrypoint}
+    set {_uniqueStorage()._entrypoint = newValue}
+  }
 
-  public var stopSignal: String = String()
+  public var stopSignal: String {
+    get {_storage._stopSignal}
+    set {_uniqueStorage()._stopSignal = newValue}
+  }
+
+  /// standard streams are a terminal
+  public var terminal: Bool {
+    get {_storage._terminal}
+    set {_uniqueStorage()._terminal = newValue}
+  }
+
+  /// standard input can be written until it is closed
+  public var openStdin: Bool {
+    get {_storage._openStdin}
+    set {_uniqueStorage()._openStdin = newValue}
+  }
+
+  /// segments (default), json-file, cri, journald, none
+  public var logDriver: String {
+    get {_storage._logDriver}
+    set {_uniqueStorage()._logDriver = newValue}
+  }
+
+  /// max-size and max-file for every driver, path for json-file and cri
+  public var logOptions: Dictionary<String,String> {
+    get {_storage._logOptions}
+    set {_uniqueStorage()._logOptions = newValue}
+  }
+
+  /// of the terminal at its start; 0: not set
+  public var terminalWidth: UInt32 {
+    get {_storage._terminalWidth}
+    set {_uniqueStorage()._terminalWidth = newValue}
+  }
+
+  public var terminalHeight: UInt32 {
+    get {_storage._terminalHeight}
+    set {_uniqueStorage()._terminalHeight = newValue}
+  }
+
+  public var privileged: Bool {
+    get {_storage._privileged}
+    set {_uniqueStorage()._privileged = newValue}
+  }
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _storage = _StorageClass.defaultInstance
+}
+
+/// What can be changed while a container runs. Absent: as it is.
+public nonisolated struct Ctr_V1_Limits: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// 0 or less: no limit, as everywhere here
+  public var memoryBytes: Int64 {
+    get {_memoryBytes ?? 0}
+    set {_memoryBytes = newValue}
+  }
+  /// Returns true if `memoryBytes` has been explicitly set.
+  public var hasMemoryBytes: Bool {self._memoryBytes != nil}
+  /// Clears the value of `memoryBytes`. Subsequent reads from it will return its default value.
+  public mutating func clearMemoryBytes() {self._memoryBytes = nil}
+
+  /// memory and swap together; -1: no limit
+  public var memorySwapBytes: Int64 {
+    get {_memorySwapBytes ?? 0}
+    set {_memorySwapBytes = newValue}
+  }
+  /// Returns true if `memorySwapBytes` has been explicitly set.
+  public var hasMemorySwapBytes: Bool {self._memorySwapBytes != nil}
+  /// Clears the value of `memorySwapBytes`. Subsequent reads from it will return its default value.
+  public mutating func clearMemorySwapBytes() {self._memorySwapBytes = nil}
+
+  public var memoryReservationBytes: Int64 {
+    get {_memoryReservationBytes ?? 0}
+    set {_memoryReservationBytes = newValue}
+  }
+  /// Returns true if `memoryReservationBytes` has been explicitly set.
+  public var hasMemoryReservationBytes: Bool {self._memoryReservationBytes != nil}
+  /// Clears the value of `memoryReservationBytes`. Subsequent reads from it will return its default value.
+  public mutating func clearMemoryReservationBytes() {self._memoryReservationBytes = nil}
+
+  public var nanoCpus: Int64 {
+    get {_nanoCpus ?? 0}
+    set {_nanoCpus = newValue}
+  }
+  /// Returns true if `nanoCpus` has been explicitly set.
+  public var hasNanoCpus: Bool {self._nanoCpus != nil}
+  /// Clears the value of `nanoCpus`. Subsequent reads from it will return its default value.
+  public mutating func clearNanoCpus() {self._nanoCpus = nil}
+
+  public var cpuShares: UInt64 {
+    get {_cpuShares ?? 0}
+    set {_cpuShares = newValue}
+  }
+  /// Returns true if `cpuShares` has been explicitly set.
+  public var hasCpuShares: Bool {self._cpuShares != nil}
+  /// Clears the value of `cpuShares`. Subsequent reads from it will return its default value.
+  public mutating func clearCpuShares() {self._cpuShares = nil}
+
+  public var cpusetCpus: String {
+    get {_cpusetCpus ?? String()}
+    set {_cpusetCpus = newValue}
+  }
+  /// Returns true if `cpusetCpus` has been explicitly set.
+  public var hasCpusetCpus: Bool {self._cpusetCpus != nil}
+  /// Clears the value of `cpusetCpus`. Subsequent reads from it will return its default value.
+  public mutating func clearCpusetCpus() {self._cpusetCpus = nil}
+
+  public var cpusetMems: String {
+    get {_cpusetMems ?? String()}
+    set {_cpusetMems = newValue}
+  }
+  /// Returns true if `cpusetMems` has been explicitly set.
+  public var hasCpusetMems: Bool {self._cpusetMems != nil}
+  /// Clears the value of `cpusetMems`. Subsequent reads from it will return its default value.
+  public mutating func clearCpusetMems() {self._cpusetMems = nil}
+
+  public var pidsLimit: Int64 {
+    get {_pidsLimit ?? 0}
+    set {_pidsLimit = newValue}
+  }
+  /// Returns true if `pidsLimit` has been explicitly set.
+  public var hasPidsLimit: Bool {self._pidsLimit != nil}
+  /// Clears the value of `pidsLimit`. Subsequent reads from it will return its default value.
+  public mutating func clearPidsLimit() {self._pidsLimit = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _memoryBytes: Int64? = nil
+  fileprivate var _memorySwapBytes: Int64? = nil
+  fileprivate var _memoryReservationBytes: Int64? = nil
+  fileprivate var _nanoCpus: Int64? = nil
+  fileprivate var _cpuShares: UInt64? = nil
+  fileprivate var _cpusetCpus: String? = nil
+  fileprivate var _cpusetMems: String? = nil
+  fileprivate var _pidsLimit: Int64? = nil
+}
+
+/// What Exec runs.
+public nonisolated struct Ctr_V1_ExecConfig: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var args: [String] = []
+
+  /// K=V, added to the container's
+  public var env: [String] = []
+
+  /// empty: the container's
+  public var cwd: String = String()
+
+  /// USER[:GROUP]; empty: the container's
+  public var user: String = String()
+
+  /// all capabilities
+  public var privileged: Bool = false
+
+  public var terminal: Bool = false
+
+  public var openStdin: Bool = false
+
+  /// a client reads the output: it is kept until it was read, and the process waits when nobody reads
+  public var attached: Bool = false
+
+  public var terminalWidth: UInt32 = 0
+
+  public var terminalHeight: UInt32 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 }
 
-public nonisolated struct Ctr_V1_Container: @unchecked Sendable {
+public nonisolated struct Ctr_V1_Exec: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// 64 lower-case hex digits
   public var id: String {
     get {_storage._id}
     set {_uniqueStorage()._id = newValue}
   }
 
-  public var namespace: String {
-    get {_storage._namespace}
-    set {_uniqueStorage()._namespace = newValue}
+  public var containerID: String {
+    get {_storage._containerID}
+    set {_uniqueStorage()._containerID = newValue}
   }
 
-  public var name: String {
-    get {_storage._name}
-    set {_uniqueStorage()._name = newValue}
-  }
-
-  /// reference as the user gave it
-  public var image: String {
-    get {_storage._image}
-    set {_uniqueStorage()._image = newValue}
-  }
-
-  /// "sha256:…", digest of the image's manifest
-  public var imageID: String {
-    get {_storage._imageID}
-    set {_uniqueStorage()._imageID = newValue}
-  }
-
-  public var config: Ctr_V1_ContainerConfig {
-    get {_storage._config ?? Ctr_V1_ContainerConfig()}
+  public var config: Ctr_V1_ExecConfig {
+    get {_storage._config ?? Ctr_V1_ExecConfig()}
     set {_uniqueStorage()._config = newValue}
   }
   /// Returns true if `config` has been explicitly set.
   public var hasConfig: Bool {_storage._config != nil}
   /// Clears the value of `config`. Subsequent reads from it will return its default value.
   public mutating func clearConfig() {_uniqueStorage()._config = nil}
+
+  /// CREATED, RUNNING or STOPPED; UNKNOWN when its shim cannot be asked
+  public var status: Ctr_V1_TaskStatus {
+    get {_storage._status}
+    set {_uniqueStorage()._status = newValue}
+  }
+
+  public var pid: UInt32 {
+    get {_storage._pid}
+    set {_uniqueStorage()._pid = newValue}
+  }
+
+  public var exit: Ctr_V1_Exit {
+    get {_storage._exit ?? Ctr_V1_Exit()}
+    set {_uniqueStorage()._exit = newValue}
+  }
+  /// Returns true if `exit` has been explicitly set.
+  public var hasExit: Bool {_storage._exit != nil}
+  /// Clears the value of `exit`. Subsequent reads from it will return its default value.
+  public mutating func clearExit() {_uniqueStorage()._exit = nil}
 
   public var createdAt: SwiftProtobuf.Google_Protobuf_Timestamp {
     get {_storage._createdAt ?? SwiftProtobuf.Google_Protobuf_Timestamp()}
@@ -268,20 +490,215 @@ public nonisolated struct Ctr_V1_Container: @unchecked Sendable {
   /// Clears the value of `createdAt`. Subsequent reads from it will return its default value.
   public mutating func clearCreatedAt() {_uniqueStorage()._createdAt = nil}
 
-  /// the latest incarnation; absent before the first start
-  public var task: Ctr_V1_Task {
-    get {_storage._task ?? Ctr_V1_Task()}
-    set {_uniqueStorage()._task = newValue}
-  }
-  /// Returns true if `task` has been explicitly set.
-  public var hasTask: Bool {_storage._task != nil}
-  /// Clears the value of `task`. Subsequent reads from it will return its default value.
-  public mutating func clearTask() {_uniqueStorage()._task = nil}
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
 
-  /// entrypoint and arguments as they are run
-  public var command: [String] {
-    get {_storage._command}
-    set {_uniqueStorage()._command = newValue}
+  public init() {}
+
+  fileprivate var _storage = _StorageClass.defaultInstance
+}
+
+/// One sample of one container. Counters count since its start; what the kernel does not count is absent.
+public nonisolated struct Ctr_V1_TaskStats: @unchecked Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var containerID: String {
+    get {_storage._containerID}
+    set {_uniqueStorage()._containerID = newValue}
+  }
+
+  public var containerName: String {
+    get {_storage._containerName}
+    set {_uniqueStorage()._containerName = newValue}
+  }
+
+  public var time: SwiftProtobuf.Google_Protobuf_Timestamp {
+    get {_storage._time ?? SwiftProtobuf.Google_Protobuf_Timestamp()}
+    set {_uniqueStorage()._time = newValue}
+  }
+  /// Returns true if `time` has been explicitly set.
+  public var hasTime: Bool {_storage._time != nil}
+  /// Clears the value of `time`. Subsequent reads from it will return its default value.
+  public mutating func clearTime() {_uniqueStorage()._time = nil}
+
+  public var cpuUsageNs: UInt64 {
+    get {_storage._cpuUsageNs ?? 0}
+    set {_uniqueStorage()._cpuUsageNs = newValue}
+  }
+  /// Returns true if `cpuUsageNs` has been explicitly set.
+  public var hasCpuUsageNs: Bool {_storage._cpuUsageNs != nil}
+  /// Clears the value of `cpuUsageNs`. Subsequent reads from it will return its default value.
+  public mutating func clearCpuUsageNs() {_uniqueStorage()._cpuUsageNs = nil}
+
+  public var cpuUserNs: UInt64 {
+    get {_storage._cpuUserNs ?? 0}
+    set {_uniqueStorage()._cpuUserNs = newValue}
+  }
+  /// Returns true if `cpuUserNs` has been explicitly set.
+  public var hasCpuUserNs: Bool {_storage._cpuUserNs != nil}
+  /// Clears the value of `cpuUserNs`. Subsequent reads from it will return its default value.
+  public mutating func clearCpuUserNs() {_uniqueStorage()._cpuUserNs = nil}
+
+  public var cpuSystemNs: UInt64 {
+    get {_storage._cpuSystemNs ?? 0}
+    set {_uniqueStorage()._cpuSystemNs = newValue}
+  }
+  /// Returns true if `cpuSystemNs` has been explicitly set.
+  public var hasCpuSystemNs: Bool {_storage._cpuSystemNs != nil}
+  /// Clears the value of `cpuSystemNs`. Subsequent reads from it will return its default value.
+  public mutating func clearCpuSystemNs() {_uniqueStorage()._cpuSystemNs = nil}
+
+  public var cpuPeriods: UInt64 {
+    get {_storage._cpuPeriods ?? 0}
+    set {_uniqueStorage()._cpuPeriods = newValue}
+  }
+  /// Returns true if `cpuPeriods` has been explicitly set.
+  public var hasCpuPeriods: Bool {_storage._cpuPeriods != nil}
+  /// Clears the value of `cpuPeriods`. Subsequent reads from it will return its default value.
+  public mutating func clearCpuPeriods() {_uniqueStorage()._cpuPeriods = nil}
+
+  public var cpuThrottledPeriods: UInt64 {
+    get {_storage._cpuThrottledPeriods ?? 0}
+    set {_uniqueStorage()._cpuThrottledPeriods = newValue}
+  }
+  /// Returns true if `cpuThrottledPeriods` has been explicitly set.
+  public var hasCpuThrottledPeriods: Bool {_storage._cpuThrottledPeriods != nil}
+  /// Clears the value of `cpuThrottledPeriods`. Subsequent reads from it will return its default value.
+  public mutating func clearCpuThrottledPeriods() {_uniqueStorage()._cpuThrottledPeriods = nil}
+
+  public var cpuThrottledNs: UInt64 {
+    get {_storage._cpuThrottledNs ?? 0}
+    set {_uniqueStorage()._cpuThrottledNs = newValue}
+  }
+  /// Returns true if `cpuThrottledNs` has been explicitly set.
+  public var hasCpuThrottledNs: Bool {_storage._cpuThrottledNs != nil}
+  /// Clears the value of `cpuThrottledNs`. Subsequent reads from it will return its default value.
+  public mutating func clearCpuThrottledNs() {_uniqueStorage()._cpuThrottledNs = nil}
+
+  public var memoryUsageBytes: UInt64 {
+    get {_storage._memoryUsageBytes ?? 0}
+    set {_uniqueStorage()._memoryUsageBytes = newValue}
+  }
+  /// Returns true if `memoryUsageBytes` has been explicitly set.
+  public var hasMemoryUsageBytes: Bool {_storage._memoryUsageBytes != nil}
+  /// Clears the value of `memoryUsageBytes`. Subsequent reads from it will return its default value.
+  public mutating func clearMemoryUsageBytes() {_uniqueStorage()._memoryUsageBytes = nil}
+
+  /// usage without inactive file pages, as `docker stats` shows it
+  public var memoryWorkingSetBytes: UInt64 {
+    get {_storage._memoryWorkingSetBytes ?? 0}
+    set {_uniqueStorage()._memoryWorkingSetBytes = newValue}
+  }
+  /// Returns true if `memoryWorkingSetBytes` has been explicitly set.
+  public var hasMemoryWorkingSetBytes: Bool {_storage._memoryWorkingSetBytes != nil}
+  /// Clears the value of `memoryWorkingSetBytes`. Subsequent reads from it will return its default value.
+  public mutating func clearMemoryWorkingSetBytes() {_uniqueStorage()._memoryWorkingSetBytes = nil}
+
+  /// absent: no limit
+  public var memoryLimitBytes: UInt64 {
+    get {_storage._memoryLimitBytes ?? 0}
+    set {_uniqueStorage()._memoryLimitBytes = newValue}
+  }
+  /// Returns true if `memoryLimitBytes` has been explicitly set.
+  public var hasMemoryLimitBytes: Bool {_storage._memoryLimitBytes != nil}
+  /// Clears the value of `memoryLimitBytes`. Subsequent reads from it will return its default value.
+  public mutating func clearMemoryLimitBytes() {_uniqueStorage()._memoryLimitBytes = nil}
+
+  public var memoryPeakBytes: UInt64 {
+    get {_storage._memoryPeakBytes ?? 0}
+    set {_uniqueStorage()._memoryPeakBytes = newValue}
+  }
+  /// Returns true if `memoryPeakBytes` has been explicitly set.
+  public var hasMemoryPeakBytes: Bool {_storage._memoryPeakBytes != nil}
+  /// Clears the value of `memoryPeakBytes`. Subsequent reads from it will return its default value.
+  public mutating func clearMemoryPeakBytes() {_uniqueStorage()._memoryPeakBytes = nil}
+
+  public var memorySwapBytes: UInt64 {
+    get {_storage._memorySwapBytes ?? 0}
+    set {_uniqueStorage()._memorySwapBytes = newValue}
+  }
+  /// Returns true if `memorySwapBytes` has been explicitly set.
+  public var hasMemorySwapBytes: Bool {_storage._memorySwapBytes != nil}
+  /// Clears the value of `memorySwapBytes`. Subsequent reads from it will return its default value.
+  public mutating func clearMemorySwapBytes() {_uniqueStorage()._memorySwapBytes = nil}
+
+  public var pids: UInt64 {
+    get {_storage._pids ?? 0}
+    set {_uniqueStorage()._pids = newValue}
+  }
+  /// Returns true if `pids` has been explicitly set.
+  public var hasPids: Bool {_storage._pids != nil}
+  /// Clears the value of `pids`. Subsequent reads from it will return its default value.
+  public mutating func clearPids() {_uniqueStorage()._pids = nil}
+
+  public var pidsLimit: UInt64 {
+    get {_storage._pidsLimit ?? 0}
+    set {_uniqueStorage()._pidsLimit = newValue}
+  }
+  /// Returns true if `pidsLimit` has been explicitly set.
+  public var hasPidsLimit: Bool {_storage._pidsLimit != nil}
+  /// Clears the value of `pidsLimit`. Subsequent reads from it will return its default value.
+  public mutating func clearPidsLimit() {_uniqueStorage()._pidsLimit = nil}
+
+  public var ioReadBytes: UInt64 {
+    get {_storage._ioReadBytes ?? 0}
+    set {_uniqueStorage()._ioReadBytes = newValue}
+  }
+  /// Returns true if `ioReadBytes` has been explicitly set.
+  public var hasIoReadBytes: Bool {_storage._ioReadBytes != nil}
+  /// Clears the value of `ioReadBytes`. Subsequent reads from it will return its default value.
+  public mutating func clearIoReadBytes() {_uniqueStorage()._ioReadBytes = nil}
+
+  public var ioWriteBytes: UInt64 {
+    get {_storage._ioWriteBytes ?? 0}
+    set {_uniqueStorage()._ioWriteBytes = newValue}
+  }
+  /// Returns true if `ioWriteBytes` has been explicitly set.
+  public var hasIoWriteBytes: Bool {_storage._ioWriteBytes != nil}
+  /// Clears the value of `ioWriteBytes`. Subsequent reads from it will return its default value.
+  public mutating func clearIoWriteBytes() {_uniqueStorage()._ioWriteBytes = nil}
+
+  public var ioReadOperations: UInt64 {
+    get {_storage._ioReadOperations ?? 0}
+    set {_uniqueStorage()._ioReadOperations = newValue}
+  }
+  /// Returns true if `ioReadOperations` has been explicitly set.
+  public var hasIoReadOperations: Bool {_storage._ioReadOperations != nil}
+  /// Clears the value of `ioReadOperations`. Subsequent reads from it will return its default value.
+  public mutating func clearIoReadOperations() {_uniqueStorage()._ioReadOperations = nil}
+
+  public var ioWriteOperations: UInt64 {
+    get {_storage._ioWriteOperations ?? 0}
+    set {_uniqueStorage()._ioWriteOperations = newValue}
+  }
+  /// Returns true if `ioWriteOperations` has been explicitly set.
+  public var hasIoWriteOperations: Bool {_storage._ioWriteOperations != nil}
+  /// Clears the value of `ioWriteOperations`. Subsequent reads from it will return its default value.
+  public mutating func clearIoWriteOperations() {_uniqueStorage()._ioWriteOperations = nil}
+
+  public var networks: [Ctr_V1_NetworkStats] {
+    get {_storage._networks}
+    set {_uniqueStorage()._networks = newValue}
+  }
+
+  public var pressure: [Ctr_V1_Pressure] {
+    get {_storage._pressure}
+    set {_uniqueStorage()._pressure = newValue}
+  }
+
+  public var oomKills: UInt64 {
+    get {_storage._oomKills ?? 0}
+    set {_uniqueStorage()._oomKills = newValue}
+  }
+  /// Returns true if `oomKills` has been explicitly set.
+  public var hasOomKills: Bool {_storage._oomKills != nil}
+  /// Clears the value of `oomKills`. Subsequent reads from it will return its default value.
+  public mutating func clearOomKills() {_uniqueStorage()._oomKills = nil}
+
+  public var onlineCpus: UInt32 {
+    get {_storage._onlineCpus}
+    set {_uniqueStorage()._onlineCpus = newValue}
   }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -289,6 +706,122 @@ public nonisolated struct Ctr_V1_Container: @unchecked Sendable {
   public init() {}
 
   fileprivate var _storage = _StorageClass.defaultInstance
+}
+
+public nonisolated struct Ctr_V1_NetworkStats: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var interface: String = String()
+
+  public var receivedBytes: UInt64 = 0
+
+  public var receivedPackets: UInt64 = 0
+
+  public var receivedErrors: UInt64 = 0
+
+  public var receivedDropped: UInt64 = 0
+
+  public var sentBytes: UInt64 = 0
+
+  public var sentPackets: UInt64 = 0
+
+  public var sentErrors: UInt64 = 0
+
+  public var sentDropped: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// Pressure stall information of cgroup v2: the share of time in percent, and in total.
+public nonisolated struct Ctr_V1_Pressure: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// cpu, memory, io
+  public var resource: String = String()
+
+  public var some10: Double = 0
+
+  public var some60: Double = 0
+
+  public var some300: Double = 0
+
+  public var someTotalUs: UInt64 = 0
+
+  public var full10: Double = 0
+
+  public var full60: Double = 0
+
+  public var full300: Double = 0
+
+  public var fullTotalUs: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Ctr_V1_Container: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// 64 lower-case hex digits
+  public var id: String = String()
+
+  public var namespace: String = String()
+
+  public var name: String = String()
+
+  /// reference as the user gave it
+  public var image: String = String()
+
+  /// "sha256:…", digest of the image's manifest
+  public var imageID: String = String()
+
+  public var config: Ctr_V1_ContainerConfig {
+    get {_config ?? Ctr_V1_ContainerConfig()}
+    set {_config = newValue}
+  }
+  /// Returns true if `config` has been explicitly set.
+  public var hasConfig: Bool {self._config != nil}
+  /// Clears the value of `config`. Subsequent reads from it will return its default value.
+  public mutating func clearConfig() {self._config = nil}
+
+  public var createdAt: SwiftProtobuf.Google_Protobuf_Timestamp {
+    get {_createdAt ?? SwiftProtobuf.Google_Protobuf_Timestamp()}
+    set {_createdAt = newValue}
+  }
+  /// Returns true if `createdAt` has been explicitly set.
+  public var hasCreatedAt: Bool {self._createdAt != nil}
+  /// Clears the value of `createdAt`. Subsequent reads from it will return its default value.
+  public mutating func clearCreatedAt() {self._createdAt = nil}
+
+  /// the latest incarnation; absent before the first start
+  public var task: Ctr_V1_Task {
+    get {_task ?? Ctr_V1_Task()}
+    set {_task = newValue}
+  }
+  /// Returns true if `task` has been explicitly set.
+  public var hasTask: Bool {self._task != nil}
+  /// Clears the value of `task`. Subsequent reads from it will return its default value.
+  public mutating func clearTask() {self._task = nil}
+
+  /// entrypoint and arguments as they are run
+  public var command: [String] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _config: Ctr_V1_ContainerConfig? = nil
+  fileprivate var _createdAt: SwiftProtobuf.Google_Protobuf_Timestamp? = nil
+  fileprivate var _task: Ctr_V1_Task? = nil
 }
 
 public nonisolated struct Ctr_V1_Exit: Sendable {
@@ -402,6 +935,17 @@ public nonisolated struct Ctr_V1_Task: @unchecked Sendable {
   public var image: String {
     get {_storage._image}
     set {_uniqueStorage()._image = newValue}
+  }
+
+  /// one line for each promise that the guards of this task cannot keep (a shim of others)
+  public var limitsOfGuards: [String] {
+    get {_storage._limitsOfGuards}
+    set {_uniqueStorage()._limitsOfGuards = newValue}
+  }
+
+  public var shimVersion: String {
+    get {_storage._shimVersion}
+    set {_uniqueStorage()._shimVersion = newValue}
   }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -611,7 +1155,296 @@ nonisolated extension Ctr_V1_BindMount: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension Ctr_V1_ContainerConfig: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ContainerConfig"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}args\0\u{1}env\0\u{1}cwd\0\u{1}user\0\u{1}mounts\0\u{3}read_only\0\u{3}memory_bytes\0\u{3}nano_cpus\0\u{3}pids_limit\0\u{1}hostname\0\u{1}network\0\u{1}runtime\0\u{3}auto_remove\0\u{1}labels\0\u{1}entrypoint\0\u{3}stop_signal\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}args\0\u{1}env\0\u{1}cwd\0\u{1}user\0\u{1}mounts\0\u{3}read_only\0\u{3}memory_bytes\0\u{3}nano_cpus\0\u{3}pids_limit\0\u{1}hostname\0\u{1}network\0\u{1}runtime\0\u{3}auto_remove\0\u{1}labels\0\u{1}entrypoint\0\u{3}stop_signal\0\u{1}terminal\0\u{3}open_stdin\0\u{3}log_driver\0\u{3}log_options\0\u{3}terminal_width\0\u{3}terminal_height\0\u{1}privileged\0")
+
+  fileprivate class _StorageClass {
+    var _args: [String] = []
+    var _env: [String] = []
+    var _cwd: String = String()
+    var _user: String = String()
+    var _mounts: [Ctr_V1_BindMount] = []
+    var _readOnly: Bool = false
+    var _memoryBytes: Int64 = 0
+    var _nanoCpus: Int64 = 0
+    var _pidsLimit: Int64 = 0
+    var _hostname: String = String()
+    var _network: String = String()
+    var _runtime: String = String()
+    var _autoRemove: Bool = false
+    var _labels: Dictionary<String,String> = [:]
+    var _entrypoint: [String] = []
+    var _stopSignal: String = String()
+    var _terminal: Bool = false
+    var _openStdin: Bool = false
+    var _logDriver: String = String()
+    var _logOptions: Dictionary<String,String> = [:]
+    var _terminalWidth: UInt32 = 0
+    var _terminalHeight: UInt32 = 0
+    var _privileged: Bool = false
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _args = source._args
+      _env = source._env
+      _cwd = source._cwd
+      _user = source._user
+      _mounts = source._mounts
+      _readOnly = source._readOnly
+      _memoryBytes = source._memoryBytes
+      _nanoCpus = source._nanoCpus
+      _pidsLimit = source._pidsLimit
+      _hostname = source._hostname
+      _network = source._network
+      _runtime = source._runtime
+      _autoRemove = source._autoRemove
+      _labels = source._labels
+      _entrypoint = source._entrypoint
+      _stopSignal = source._stopSignal
+      _terminal = source._terminal
+      _openStdin = source._openStdin
+      _logDriver = source._logDriver
+      _logOptions = source._logOptions
+      _terminalWidth = source._terminalWidth
+      _terminalHeight = source._terminalHeight
+      _privileged = source._privileged
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeRepeatedStringField(value: &_storage._args) }()
+        case 2: try { try decoder.decodeRepeatedStringField(value: &_storage._env) }()
+        case 3: try { try decoder.decodeSingularStringField(value: &_storage._cwd) }()
+        case 4: try { try decoder.decodeSingularStringField(value: &_storage._user) }()
+        case 5: try { try decoder.decodeRepeatedMessageField(value: &_storage._mounts) }()
+        case 6: try { try decoder.decodeSingularBoolField(value: &_storage._readOnly) }()
+        case 7: try { try decoder.decodeSingularInt64Field(value: &_storage._memoryBytes) }()
+        case 8: try { try decoder.decodeSingularInt64Field(value: &_storage._nanoCpus) }()
+        case 9: try { try decoder.decodeSingularInt64Field(value: &_storage._pidsLimit) }()
+        case 10: try { try decoder.decodeSingularStringField(value: &_storage._hostname) }()
+        case 11: try { try decoder.decodeSingularStringField(value: &_storage._network) }()
+        case 12: try { try decoder.decodeSingularStringField(value: &_storage._runtime) }()
+        case 13: try { try decoder.decodeSingularBoolField(value: &_storage._autoRemove) }()
+        case 14: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufString>.self, value: &_storage._labels) }()
+        case 15: try { try decoder.decodeRepeatedStringField(value: &_storage._entrypoint) }()
+        case 16: try { try decoder.decodeSingularStringField(value: &_storage._stopSignal) }()
+        case 17: try { try decoder.decodeSingularBoolField(value: &_storage._terminal) }()
+        case 18: try { try decoder.decodeSingularBoolField(value: &_storage._openStdin) }()
+        case 19: try { try decoder.decodeSingularStringField(value: &_storage._logDriver) }()
+        case 20: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufString>.self, value: &_storage._logOptions) }()
+        case 21: try { try decoder.decodeSingularUInt32Field(value: &_storage._terminalWidth) }()
+        case 22: try { try decoder.decodeSingularUInt32Field(value: &_storage._terminalHeight) }()
+        case 23: try { try decoder.decodeSingularBoolField(value: &_storage._privileged) }()
+        default: break
+        }
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      if !_storage._args.isEmpty {
+        try visitor.visitRepeatedStringField(value: _storage._args, fieldNumber: 1)
+      }
+      if !_storage._env.isEmpty {
+        try visitor.visitRepeatedStringField(value: _storage._env, fieldNumber: 2)
+      }
+      if !_storage._cwd.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._cwd, fieldNumber: 3)
+      }
+      if !_storage._user.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._user, fieldNumber: 4)
+      }
+      if !_storage._mounts.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._mounts, fieldNumber: 5)
+      }
+      if _storage._readOnly != false {
+        try visitor.visitSingularBoolField(value: _storage._readOnly, fieldNumber: 6)
+      }
+      if _storage._memoryBytes != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._memoryBytes, fieldNumber: 7)
+      }
+      if _storage._nanoCpus != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._nanoCpus, fieldNumber: 8)
+      }
+      if _storage._pidsLimit != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._pidsLimit, fieldNumber: 9)
+      }
+      if !_storage._hostname.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._hostname, fieldNumber: 10)
+      }
+      if !_storage._network.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._network, fieldNumber: 11)
+      }
+      if !_storage._runtime.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._runtime, fieldNumber: 12)
+      }
+      if _storage._autoRemove != false {
+        try visitor.visitSingularBoolField(value: _storage._autoRemove, fieldNumber: 13)
+      }
+      if !_storage._labels.isEmpty {
+        try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufString>.self, value: _storage._labels, fieldNumber: 14)
+      }
+      if !_storage._entrypoint.isEmpty {
+        try visitor.visitRepeatedStringField(value: _storage._entrypoint, fieldNumber: 15)
+      }
+      if !_storage._stopSignal.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._stopSignal, fieldNumber: 16)
+      }
+      if _storage._terminal != false {
+        try visitor.visitSingularBoolField(value: _storage._terminal, fieldNumber: 17)
+      }
+      if _storage._openStdin != false {
+        try visitor.visitSingularBoolField(value: _storage._openStdin, fieldNumber: 18)
+      }
+      if !_storage._logDriver.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._logDriver, fieldNumber: 19)
+      }
+      if !_storage._logOptions.isEmpty {
+        try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufString>.self, value: _storage._logOptions, fieldNumber: 20)
+      }
+      if _storage._terminalWidth != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._terminalWidth, fieldNumber: 21)
+      }
+      if _storage._terminalHeight != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._terminalHeight, fieldNumber: 22)
+      }
+      if _storage._privileged != false {
+        try visitor.visitSingularBoolField(value: _storage._privileged, fieldNumber: 23)
+      }
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_V1_ContainerConfig, rhs: Ctr_V1_ContainerConfig) -> Bool {
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._args != rhs_storage._args {return false}
+        if _storage._env != rhs_storage._env {return false}
+        if _storage._cwd != rhs_storage._cwd {return false}
+        if _storage._user != rhs_storage._user {return false}
+        if _storage._mounts != rhs_storage._mounts {return false}
+        if _storage._readOnly != rhs_storage._readOnly {return false}
+        if _storage._memoryBytes != rhs_storage._memoryBytes {return false}
+        if _storage._nanoCpus != rhs_storage._nanoCpus {return false}
+        if _storage._pidsLimit != rhs_storage._pidsLimit {return false}
+        if _storage._hostname != rhs_storage._hostname {return false}
+        if _storage._network != rhs_storage._network {return false}
+        if _storage._runtime != rhs_storage._runtime {return false}
+        if _storage._autoRemove != rhs_storage._autoRemove {return false}
+        if _storage._labels != rhs_storage._labels {return false}
+        if _storage._entrypoint != rhs_storage._entrypoint {return false}
+        if _storage._stopSignal != rhs_storage._stopSignal {return false}
+        if _storage._terminal != rhs_storage._terminal {return false}
+        if _storage._openStdin != rhs_storage._openStdin {return false}
+        if _storage._logDriver != rhs_storage._logDriver {return false}
+        if _storage._logOptions != rhs_storage._logOptions {return false}
+        if _storage._terminalWidth != rhs_storage._terminalWidth {return false}
+        if _storage._terminalHeight != rhs_storage._terminalHeight {return false}
+        if _storage._privileged != rhs_storage._privileged {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_V1_Limits: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Limits"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}memory_bytes\0\u{3}memory_swap_bytes\0\u{3}memory_reservation_bytes\0\u{3}nano_cpus\0\u{3}cpu_shares\0\u{3}cpuset_cpus\0\u{3}cpuset_mems\0\u{3}pids_limit\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt64Field(value: &self._memoryBytes) }()
+      case 2: try { try decoder.decodeSingularInt64Field(value: &self._memorySwapBytes) }()
+      case 3: try { try decoder.decodeSingularInt64Field(value: &self._memoryReservationBytes) }()
+      case 4: try { try decoder.decodeSingularInt64Field(value: &self._nanoCpus) }()
+      case 5: try { try decoder.decodeSingularUInt64Field(value: &self._cpuShares) }()
+      case 6: try { try decoder.decodeSingularStringField(value: &self._cpusetCpus) }()
+      case 7: try { try decoder.decodeSingularStringField(value: &self._cpusetMems) }()
+      case 8: try { try decoder.decodeSingularInt64Field(value: &self._pidsLimit) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._memoryBytes {
+      try visitor.visitSingularInt64Field(value: v, fieldNumber: 1)
+    } }()
+    try { if let v = self._memorySwapBytes {
+      try visitor.visitSingularInt64Field(value: v, fieldNumber: 2)
+    } }()
+    try { if let v = self._memoryReservationBytes {
+      try visitor.visitSingularInt64Field(value: v, fieldNumber: 3)
+    } }()
+    try { if let v = self._nanoCpus {
+      try visitor.visitSingularInt64Field(value: v, fieldNumber: 4)
+    } }()
+    try { if let v = self._cpuShares {
+      try visitor.visitSingularUInt64Field(value: v, fieldNumber: 5)
+    } }()
+    try { if let v = self._cpusetCpus {
+      try visitor.visitSingularStringField(value: v, fieldNumber: 6)
+    } }()
+    try { if let v = self._cpusetMems {
+      try visitor.visitSingularStringField(value: v, fieldNumber: 7)
+    } }()
+    try { if let v = self._pidsLimit {
+      try visitor.visitSingularInt64Field(value: v, fieldNumber: 8)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_V1_Limits, rhs: Ctr_V1_Limits) -> Bool {
+    if lhs._memoryBytes != rhs._memoryBytes {return false}
+    if lhs._memorySwapBytes != rhs._memorySwapBytes {return false}
+    if lhs._memoryReservationBytes != rhs._memoryReservationBytes {return false}
+    if lhs._nanoCpus != rhs._nanoCpus {return false}
+    if lhs._cpuShares != rhs._cpuShares {return false}
+    if lhs._cpusetCpus != rhs._cpusetCpus {return false}
+    if lhs._cpusetMems != rhs._cpusetMems {return false}
+    if lhs._pidsLimit != rhs._pidsLimit {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_V1_ExecConfig: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ExecConfig"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}args\0\u{1}env\0\u{1}cwd\0\u{1}user\0\u{1}privileged\0\u{1}terminal\0\u{3}open_stdin\0\u{1}attached\0\u{3}terminal_width\0\u{3}terminal_height\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -623,18 +1456,12 @@ nonisolated extension Ctr_V1_ContainerConfig: SwiftProtobuf.Message, SwiftProtob
       case 2: try { try decoder.decodeRepeatedStringField(value: &self.env) }()
       case 3: try { try decoder.decodeSingularStringField(value: &self.cwd) }()
       case 4: try { try decoder.decodeSingularStringField(value: &self.user) }()
-      case 5: try { try decoder.decodeRepeatedMessageField(value: &self.mounts) }()
-      case 6: try { try decoder.decodeSingularBoolField(value: &self.readOnly) }()
-      case 7: try { try decoder.decodeSingularInt64Field(value: &self.memoryBytes) }()
-      case 8: try { try decoder.decodeSingularInt64Field(value: &self.nanoCpus) }()
-      case 9: try { try decoder.decodeSingularInt64Field(value: &self.pidsLimit) }()
-      case 10: try { try decoder.decodeSingularStringField(value: &self.hostname) }()
-      case 11: try { try decoder.decodeSingularStringField(value: &self.network) }()
-      case 12: try { try decoder.decodeSingularStringField(value: &self.runtime) }()
-      case 13: try { try decoder.decodeSingularBoolField(value: &self.autoRemove) }()
-      case 14: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufString>.self, value: &self.labels) }()
-      case 15: try { try decoder.decodeRepeatedStringField(value: &self.entrypoint) }()
-      case 16: try { try decoder.decodeSingularStringField(value: &self.stopSignal) }()
+      case 5: try { try decoder.decodeSingularBoolField(value: &self.privileged) }()
+      case 6: try { try decoder.decodeSingularBoolField(value: &self.terminal) }()
+      case 7: try { try decoder.decodeSingularBoolField(value: &self.openStdin) }()
+      case 8: try { try decoder.decodeSingularBoolField(value: &self.attached) }()
+      case 9: try { try decoder.decodeSingularUInt32Field(value: &self.terminalWidth) }()
+      case 10: try { try decoder.decodeSingularUInt32Field(value: &self.terminalHeight) }()
       default: break
       }
     }
@@ -653,81 +1480,55 @@ nonisolated extension Ctr_V1_ContainerConfig: SwiftProtobuf.Message, SwiftProtob
     if !self.user.isEmpty {
       try visitor.visitSingularStringField(value: self.user, fieldNumber: 4)
     }
-    if !self.mounts.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.mounts, fieldNumber: 5)
+    if self.privileged != false {
+      try visitor.visitSingularBoolField(value: self.privileged, fieldNumber: 5)
     }
-    if self.readOnly != false {
-      try visitor.visitSingularBoolField(value: self.readOnly, fieldNumber: 6)
+    if self.terminal != false {
+      try visitor.visitSingularBoolField(value: self.terminal, fieldNumber: 6)
     }
-    if self.memoryBytes != 0 {
-      try visitor.visitSingularInt64Field(value: self.memoryBytes, fieldNumber: 7)
+    if self.openStdin != false {
+      try visitor.visitSingularBoolField(value: self.openStdin, fieldNumber: 7)
     }
-    if self.nanoCpus != 0 {
-      try visitor.visitSingularInt64Field(value: self.nanoCpus, fieldNumber: 8)
+    if self.attached != false {
+      try visitor.visitSingularBoolField(value: self.attached, fieldNumber: 8)
     }
-    if self.pidsLimit != 0 {
-      try visitor.visitSingularInt64Field(value: self.pidsLimit, fieldNumber: 9)
+    if self.terminalWidth != 0 {
+      try visitor.visitSingularUInt32Field(value: self.terminalWidth, fieldNumber: 9)
     }
-    if !self.hostname.isEmpty {
-      try visitor.visitSingularStringField(value: self.hostname, fieldNumber: 10)
-    }
-    if !self.network.isEmpty {
-      try visitor.visitSingularStringField(value: self.network, fieldNumber: 11)
-    }
-    if !self.runtime.isEmpty {
-      try visitor.visitSingularStringField(value: self.runtime, fieldNumber: 12)
-    }
-    if self.autoRemove != false {
-      try visitor.visitSingularBoolField(value: self.autoRemove, fieldNumber: 13)
-    }
-    if !self.labels.isEmpty {
-      try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufString>.self, value: self.labels, fieldNumber: 14)
-    }
-    if !self.entrypoint.isEmpty {
-      try visitor.visitRepeatedStringField(value: self.entrypoint, fieldNumber: 15)
-    }
-    if !self.stopSignal.isEmpty {
-      try visitor.visitSingularStringField(value: self.stopSignal, fieldNumber: 16)
+    if self.terminalHeight != 0 {
+      try visitor.visitSingularUInt32Field(value: self.terminalHeight, fieldNumber: 10)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
-  public static func ==(lhs: Ctr_V1_ContainerConfig, rhs: Ctr_V1_ContainerConfig) -> Bool {
+  public static func ==(lhs: Ctr_V1_ExecConfig, rhs: Ctr_V1_ExecConfig) -> Bool {
     if lhs.args != rhs.args {return false}
     if lhs.env != rhs.env {return false}
     if lhs.cwd != rhs.cwd {return false}
     if lhs.user != rhs.user {return false}
-    if lhs.mounts != rhs.mounts {return false}
-    if lhs.readOnly != rhs.readOnly {return false}
-    if lhs.memoryBytes != rhs.memoryBytes {return false}
-    if lhs.nanoCpus != rhs.nanoCpus {return false}
-    if lhs.pidsLimit != rhs.pidsLimit {return false}
-    if lhs.hostname != rhs.hostname {return false}
-    if lhs.network != rhs.network {return false}
-    if lhs.runtime != rhs.runtime {return false}
-    if lhs.autoRemove != rhs.autoRemove {return false}
-    if lhs.labels != rhs.labels {return false}
-    if lhs.entrypoint != rhs.entrypoint {return false}
-    if lhs.stopSignal != rhs.stopSignal {return false}
+    if lhs.privileged != rhs.privileged {return false}
+    if lhs.terminal != rhs.terminal {return false}
+    if lhs.openStdin != rhs.openStdin {return false}
+    if lhs.attached != rhs.attached {return false}
+    if lhs.terminalWidth != rhs.terminalWidth {return false}
+    if lhs.terminalHeight != rhs.terminalHeight {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
 }
 
-nonisolated extension Ctr_V1_Container: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".Container"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}namespace\0\u{1}name\0\u{1}image\0\u{3}image_id\0\u{1}config\0\u{3}created_at\0\u{1}task\0\u{1}command\0")
+nonisolated extension Ctr_V1_Exec: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Exec"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{3}container_id\0\u{1}config\0\u{1}status\0\u{1}pid\0\u{1}exit\0\u{3}created_at\0")
 
   fileprivate class _StorageClass {
     var _id: String = String()
-    var _namespace: String = String()
-    var _name: String = String()
-    var _image: String = String()
-    var _imageID: String = String()
-    var _config: Ctr_V1_ContainerConfig? = nil
+    var _containerID: String = String()
+    var _config: Ctr_V1_ExecConfig? = nil
+    var _status: Ctr_V1_TaskStatus = .unknown
+    var _pid: UInt32 = 0
+    var _exit: Ctr_V1_Exit? = nil
     var _createdAt: SwiftProtobuf.Google_Protobuf_Timestamp? = nil
-    var _task: Ctr_V1_Task? = nil
-    var _command: [String] = []
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -739,14 +1540,12 @@ nonisolated extension Ctr_V1_Container: SwiftProtobuf.Message, SwiftProtobuf._Me
 
     init(copying source: _StorageClass) {
       _id = source._id
-      _namespace = source._namespace
-      _name = source._name
-      _image = source._image
-      _imageID = source._imageID
+      _containerID = source._containerID
       _config = source._config
+      _status = source._status
+      _pid = source._pid
+      _exit = source._exit
       _createdAt = source._createdAt
-      _task = source._task
-      _command = source._command
     }
   }
 
@@ -766,14 +1565,12 @@ nonisolated extension Ctr_V1_Container: SwiftProtobuf.Message, SwiftProtobuf._Me
         // enabled. https://github.com/apple/swift-protobuf/issues/1034
         switch fieldNumber {
         case 1: try { try decoder.decodeSingularStringField(value: &_storage._id) }()
-        case 2: try { try decoder.decodeSingularStringField(value: &_storage._namespace) }()
-        case 3: try { try decoder.decodeSingularStringField(value: &_storage._name) }()
-        case 4: try { try decoder.decodeSingularStringField(value: &_storage._image) }()
-        case 5: try { try decoder.decodeSingularStringField(value: &_storage._imageID) }()
-        case 6: try { try decoder.decodeSingularMessageField(value: &_storage._config) }()
+        case 2: try { try decoder.decodeSingularStringField(value: &_storage._containerID) }()
+        case 3: try { try decoder.decodeSingularMessageField(value: &_storage._config) }()
+        case 4: try { try decoder.decodeSingularEnumField(value: &_storage._status) }()
+        case 5: try { try decoder.decodeSingularUInt32Field(value: &_storage._pid) }()
+        case 6: try { try decoder.decodeSingularMessageField(value: &_storage._exit) }()
         case 7: try { try decoder.decodeSingularMessageField(value: &_storage._createdAt) }()
-        case 8: try { try decoder.decodeSingularMessageField(value: &_storage._task) }()
-        case 9: try { try decoder.decodeRepeatedStringField(value: &_storage._command) }()
         default: break
         }
       }
@@ -789,52 +1586,489 @@ nonisolated extension Ctr_V1_Container: SwiftProtobuf.Message, SwiftProtobuf._Me
       if !_storage._id.isEmpty {
         try visitor.visitSingularStringField(value: _storage._id, fieldNumber: 1)
       }
-      if !_storage._namespace.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._namespace, fieldNumber: 2)
-      }
-      if !_storage._name.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._name, fieldNumber: 3)
-      }
-      if !_storage._image.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._image, fieldNumber: 4)
-      }
-      if !_storage._imageID.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._imageID, fieldNumber: 5)
+      if !_storage._containerID.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._containerID, fieldNumber: 2)
       }
       try { if let v = _storage._config {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+      } }()
+      if _storage._status != .unknown {
+        try visitor.visitSingularEnumField(value: _storage._status, fieldNumber: 4)
+      }
+      if _storage._pid != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._pid, fieldNumber: 5)
+      }
+      try { if let v = _storage._exit {
         try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
       } }()
       try { if let v = _storage._createdAt {
         try visitor.visitSingularMessageField(value: v, fieldNumber: 7)
       } }()
-      try { if let v = _storage._task {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
-      } }()
-      if !_storage._command.isEmpty {
-        try visitor.visitRepeatedStringField(value: _storage._command, fieldNumber: 9)
-      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
-  public static func ==(lhs: Ctr_V1_Container, rhs: Ctr_V1_Container) -> Bool {
+  public static func ==(lhs: Ctr_V1_Exec, rhs: Ctr_V1_Exec) -> Bool {
     if lhs._storage !== rhs._storage {
       let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
         let _storage = _args.0
         let rhs_storage = _args.1
         if _storage._id != rhs_storage._id {return false}
-        if _storage._namespace != rhs_storage._namespace {return false}
-        if _storage._name != rhs_storage._name {return false}
-        if _storage._image != rhs_storage._image {return false}
-        if _storage._imageID != rhs_storage._imageID {return false}
+        if _storage._containerID != rhs_storage._containerID {return false}
         if _storage._config != rhs_storage._config {return false}
+        if _storage._status != rhs_storage._status {return false}
+        if _storage._pid != rhs_storage._pid {return false}
+        if _storage._exit != rhs_storage._exit {return false}
         if _storage._createdAt != rhs_storage._createdAt {return false}
-        if _storage._task != rhs_storage._task {return false}
-        if _storage._command != rhs_storage._command {return false}
         return true
       }
       if !storagesAreEqual {return false}
     }
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_V1_TaskStats: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".TaskStats"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}container_id\0\u{3}container_name\0\u{1}time\0\u{3}cpu_usage_ns\0\u{3}cpu_user_ns\0\u{3}cpu_system_ns\0\u{3}cpu_periods\0\u{3}cpu_throttled_periods\0\u{3}cpu_throttled_ns\0\u{3}memory_usage_bytes\0\u{3}memory_working_set_bytes\0\u{3}memory_limit_bytes\0\u{3}memory_peak_bytes\0\u{3}memory_swap_bytes\0\u{1}pids\0\u{3}pids_limit\0\u{3}io_read_bytes\0\u{3}io_write_bytes\0\u{3}io_read_operations\0\u{3}io_write_operations\0\u{1}networks\0\u{1}pressure\0\u{3}oom_kills\0\u{3}online_cpus\0")
+
+  fileprivate class _StorageClass {
+    var _containerID: String = String()
+    var _containerName: String = String()
+    var _time: SwiftProtobuf.Google_Protobuf_Timestamp? = nil
+    var _cpuUsageNs: UInt64? = nil
+    var _cpuUserNs: UInt64? = nil
+    var _cpuSystemNs: UInt64? = nil
+    var _cpuPeriods: UInt64? = nil
+    var _cpuThrottledPeriods: UInt64? = nil
+    var _cpuThrottledNs: UInt64? = nil
+    var _memoryUsageBytes: UInt64? = nil
+    var _memoryWorkingSetBytes: UInt64? = nil
+    var _memoryLimitBytes: UInt64? = nil
+    var _memoryPeakBytes: UInt64? = nil
+    var _memorySwapBytes: UInt64? = nil
+    var _pids: UInt64? = nil
+    var _pidsLimit: UInt64? = nil
+    var _ioReadBytes: UInt64? = nil
+    var _ioWriteBytes: UInt64? = nil
+    var _ioReadOperations: UInt64? = nil
+    var _ioWriteOperations: UInt64? = nil
+    var _networks: [Ctr_V1_NetworkStats] = []
+    var _pressure: [Ctr_V1_Pressure] = []
+    var _oomKills: UInt64? = nil
+    var _onlineCpus: UInt32 = 0
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _containerID = source._containerID
+      _containerName = source._containerName
+      _time = source._time
+      _cpuUsageNs = source._cpuUsageNs
+      _cpuUserNs = source._cpuUserNs
+      _cpuSystemNs = source._cpuSystemNs
+      _cpuPeriods = source._cpuPeriods
+      _cpuThrottledPeriods = source._cpuThrottledPeriods
+      _cpuThrottledNs = source._cpuThrottledNs
+      _memoryUsageBytes = source._memoryUsageBytes
+      _memoryWorkingSetBytes = source._memoryWorkingSetBytes
+      _memoryLimitBytes = source._memoryLimitBytes
+      _memoryPeakBytes = source._memoryPeakBytes
+      _memorySwapBytes = source._memorySwapBytes
+      _pids = source._pids
+      _pidsLimit = source._pidsLimit
+      _ioReadBytes = source._ioReadBytes
+      _ioWriteBytes = source._ioWriteBytes
+      _ioReadOperations = source._ioReadOperations
+      _ioWriteOperations = source._ioWriteOperations
+      _networks = source._networks
+      _pressure = source._pressure
+      _oomKills = source._oomKills
+      _onlineCpus = source._onlineCpus
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularStringField(value: &_storage._containerID) }()
+        case 2: try { try decoder.decodeSingularStringField(value: &_storage._containerName) }()
+        case 3: try { try decoder.decodeSingularMessageField(value: &_storage._time) }()
+        case 4: try { try decoder.decodeSingularUInt64Field(value: &_storage._cpuUsageNs) }()
+        case 5: try { try decoder.decodeSingularUInt64Field(value: &_storage._cpuUserNs) }()
+        case 6: try { try decoder.decodeSingularUInt64Field(value: &_storage._cpuSystemNs) }()
+        case 7: try { try decoder.decodeSingularUInt64Field(value: &_storage._cpuPeriods) }()
+        case 8: try { try decoder.decodeSingularUInt64Field(value: &_storage._cpuThrottledPeriods) }()
+        case 9: try { try decoder.decodeSingularUInt64Field(value: &_storage._cpuThrottledNs) }()
+        case 10: try { try decoder.decodeSingularUInt64Field(value: &_storage._memoryUsageBytes) }()
+        case 11: try { try decoder.decodeSingularUInt64Field(value: &_storage._memoryWorkingSetBytes) }()
+        case 12: try { try decoder.decodeSingularUInt64Field(value: &_storage._memoryLimitBytes) }()
+        case 13: try { try decoder.decodeSingularUInt64Field(value: &_storage._memoryPeakBytes) }()
+        case 14: try { try decoder.decodeSingularUInt64Field(value: &_storage._memorySwapBytes) }()
+        case 15: try { try decoder.decodeSingularUInt64Field(value: &_storage._pids) }()
+        case 16: try { try decoder.decodeSingularUInt64Field(value: &_storage._pidsLimit) }()
+        case 17: try { try decoder.decodeSingularUInt64Field(value: &_storage._ioReadBytes) }()
+        case 18: try { try decoder.decodeSingularUInt64Field(value: &_storage._ioWriteBytes) }()
+        case 19: try { try decoder.decodeSingularUInt64Field(value: &_storage._ioReadOperations) }()
+        case 20: try { try decoder.decodeSingularUInt64Field(value: &_storage._ioWriteOperations) }()
+        case 21: try { try decoder.decodeRepeatedMessageField(value: &_storage._networks) }()
+        case 22: try { try decoder.decodeRepeatedMessageField(value: &_storage._pressure) }()
+        case 23: try { try decoder.decodeSingularUInt64Field(value: &_storage._oomKills) }()
+        case 24: try { try decoder.decodeSingularUInt32Field(value: &_storage._onlineCpus) }()
+        default: break
+        }
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      if !_storage._containerID.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._containerID, fieldNumber: 1)
+      }
+      if !_storage._containerName.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._containerName, fieldNumber: 2)
+      }
+      try { if let v = _storage._time {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+      } }()
+      try { if let v = _storage._cpuUsageNs {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 4)
+      } }()
+      try { if let v = _storage._cpuUserNs {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 5)
+      } }()
+      try { if let v = _storage._cpuSystemNs {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 6)
+      } }()
+      try { if let v = _storage._cpuPeriods {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 7)
+      } }()
+      try { if let v = _storage._cpuThrottledPeriods {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 8)
+      } }()
+      try { if let v = _storage._cpuThrottledNs {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 9)
+      } }()
+      try { if let v = _storage._memoryUsageBytes {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 10)
+      } }()
+      try { if let v = _storage._memoryWorkingSetBytes {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 11)
+      } }()
+      try { if let v = _storage._memoryLimitBytes {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 12)
+      } }()
+      try { if let v = _storage._memoryPeakBytes {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 13)
+      } }()
+      try { if let v = _storage._memorySwapBytes {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 14)
+      } }()
+      try { if let v = _storage._pids {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 15)
+      } }()
+      try { if let v = _storage._pidsLimit {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 16)
+      } }()
+      try { if let v = _storage._ioReadBytes {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 17)
+      } }()
+      try { if let v = _storage._ioWriteBytes {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 18)
+      } }()
+      try { if let v = _storage._ioReadOperations {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 19)
+      } }()
+      try { if let v = _storage._ioWriteOperations {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 20)
+      } }()
+      if !_storage._networks.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._networks, fieldNumber: 21)
+      }
+      if !_storage._pressure.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._pressure, fieldNumber: 22)
+      }
+      try { if let v = _storage._oomKills {
+        try visitor.visitSingularUInt64Field(value: v, fieldNumber: 23)
+      } }()
+      if _storage._onlineCpus != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._onlineCpus, fieldNumber: 24)
+      }
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_V1_TaskStats, rhs: Ctr_V1_TaskStats) -> Bool {
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._containerID != rhs_storage._containerID {return false}
+        if _storage._containerName != rhs_storage._containerName {return false}
+        if _storage._time != rhs_storage._time {return false}
+        if _storage._cpuUsageNs != rhs_storage._cpuUsageNs {return false}
+        if _storage._cpuUserNs != rhs_storage._cpuUserNs {return false}
+        if _storage._cpuSystemNs != rhs_storage._cpuSystemNs {return false}
+        if _storage._cpuPeriods != rhs_storage._cpuPeriods {return false}
+        if _storage._cpuThrottledPeriods != rhs_storage._cpuThrottledPeriods {return false}
+        if _storage._cpuThrottledNs != rhs_storage._cpuThrottledNs {return false}
+        if _storage._memoryUsageBytes != rhs_storage._memoryUsageBytes {return false}
+        if _storage._memoryWorkingSetBytes != rhs_storage._memoryWorkingSetBytes {return false}
+        if _storage._memoryLimitBytes != rhs_storage._memoryLimitBytes {return false}
+        if _storage._memoryPeakBytes != rhs_storage._memoryPeakBytes {return false}
+        if _storage._memorySwapBytes != rhs_storage._memorySwapBytes {return false}
+        if _storage._pids != rhs_storage._pids {return false}
+        if _storage._pidsLimit != rhs_storage._pidsLimit {return false}
+        if _storage._ioReadBytes != rhs_storage._ioReadBytes {return false}
+        if _storage._ioWriteBytes != rhs_storage._ioWriteBytes {return false}
+        if _storage._ioReadOperations != rhs_storage._ioReadOperations {return false}
+        if _storage._ioWriteOperations != rhs_storage._ioWriteOperations {return false}
+        if _storage._networks != rhs_storage._networks {return false}
+        if _storage._pressure != rhs_storage._pressure {return false}
+        if _storage._oomKills != rhs_storage._oomKills {return false}
+        if _storage._onlineCpus != rhs_storage._onlineCpus {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_V1_NetworkStats: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".NetworkStats"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}interface\0\u{3}received_bytes\0\u{3}received_packets\0\u{3}received_errors\0\u{3}received_dropped\0\u{3}sent_bytes\0\u{3}sent_packets\0\u{3}sent_errors\0\u{3}sent_dropped\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.interface) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.receivedBytes) }()
+      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.receivedPackets) }()
+      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.receivedErrors) }()
+      case 5: try { try decoder.decodeSingularUInt64Field(value: &self.receivedDropped) }()
+      case 6: try { try decoder.decodeSingularUInt64Field(value: &self.sentBytes) }()
+      case 7: try { try decoder.decodeSingularUInt64Field(value: &self.sentPackets) }()
+      case 8: try { try decoder.decodeSingularUInt64Field(value: &self.sentErrors) }()
+      case 9: try { try decoder.decodeSingularUInt64Field(value: &self.sentDropped) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.interface.isEmpty {
+      try visitor.visitSingularStringField(value: self.interface, fieldNumber: 1)
+    }
+    if self.receivedBytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.receivedBytes, fieldNumber: 2)
+    }
+    if self.receivedPackets != 0 {
+      try visitor.visitSingularUInt64Field(value: self.receivedPackets, fieldNumber: 3)
+    }
+    if self.receivedErrors != 0 {
+      try visitor.visitSingularUInt64Field(value: self.receivedErrors, fieldNumber: 4)
+    }
+    if self.receivedDropped != 0 {
+      try visitor.visitSingularUInt64Field(value: self.receivedDropped, fieldNumber: 5)
+    }
+    if self.sentBytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.sentBytes, fieldNumber: 6)
+    }
+    if self.sentPackets != 0 {
+      try visitor.visitSingularUInt64Field(value: self.sentPackets, fieldNumber: 7)
+    }
+    if self.sentErrors != 0 {
+      try visitor.visitSingularUInt64Field(value: self.sentErrors, fieldNumber: 8)
+    }
+    if self.sentDropped != 0 {
+      try visitor.visitSingularUInt64Field(value: self.sentDropped, fieldNumber: 9)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_V1_NetworkStats, rhs: Ctr_V1_NetworkStats) -> Bool {
+    if lhs.interface != rhs.interface {return false}
+    if lhs.receivedBytes != rhs.receivedBytes {return false}
+    if lhs.receivedPackets != rhs.receivedPackets {return false}
+    if lhs.receivedErrors != rhs.receivedErrors {return false}
+    if lhs.receivedDropped != rhs.receivedDropped {return false}
+    if lhs.sentBytes != rhs.sentBytes {return false}
+    if lhs.sentPackets != rhs.sentPackets {return false}
+    if lhs.sentErrors != rhs.sentErrors {return false}
+    if lhs.sentDropped != rhs.sentDropped {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_V1_Pressure: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Pressure"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}resource\0\u{3}some_10\0\u{3}some_60\0\u{3}some_300\0\u{3}some_total_us\0\u{3}full_10\0\u{3}full_60\0\u{3}full_300\0\u{3}full_total_us\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.resource) }()
+      case 2: try { try decoder.decodeSingularDoubleField(value: &self.some10) }()
+      case 3: try { try decoder.decodeSingularDoubleField(value: &self.some60) }()
+      case 4: try { try decoder.decodeSingularDoubleField(value: &self.some300) }()
+      case 5: try { try decoder.decodeSingularUInt64Field(value: &self.someTotalUs) }()
+      case 6: try { try decoder.decodeSingularDoubleField(value: &self.full10) }()
+      case 7: try { try decoder.decodeSingularDoubleField(value: &self.full60) }()
+      case 8: try { try decoder.decodeSingularDoubleField(value: &self.full300) }()
+      case 9: try { try decoder.decodeSingularUInt64Field(value: &self.fullTotalUs) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.resource.isEmpty {
+      try visitor.visitSingularStringField(value: self.resource, fieldNumber: 1)
+    }
+    if self.some10.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.some10, fieldNumber: 2)
+    }
+    if self.some60.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.some60, fieldNumber: 3)
+    }
+    if self.some300.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.some300, fieldNumber: 4)
+    }
+    if self.someTotalUs != 0 {
+      try visitor.visitSingularUInt64Field(value: self.someTotalUs, fieldNumber: 5)
+    }
+    if self.full10.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.full10, fieldNumber: 6)
+    }
+    if self.full60.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.full60, fieldNumber: 7)
+    }
+    if self.full300.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.full300, fieldNumber: 8)
+    }
+    if self.fullTotalUs != 0 {
+      try visitor.visitSingularUInt64Field(value: self.fullTotalUs, fieldNumber: 9)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_V1_Pressure, rhs: Ctr_V1_Pressure) -> Bool {
+    if lhs.resource != rhs.resource {return false}
+    if lhs.some10 != rhs.some10 {return false}
+    if lhs.some60 != rhs.some60 {return false}
+    if lhs.some300 != rhs.some300 {return false}
+    if lhs.someTotalUs != rhs.someTotalUs {return false}
+    if lhs.full10 != rhs.full10 {return false}
+    if lhs.full60 != rhs.full60 {return false}
+    if lhs.full300 != rhs.full300 {return false}
+    if lhs.fullTotalUs != rhs.fullTotalUs {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Ctr_V1_Container: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Container"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}namespace\0\u{1}name\0\u{1}image\0\u{3}image_id\0\u{1}config\0\u{3}created_at\0\u{1}task\0\u{1}command\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.id) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.namespace) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.name) }()
+      case 4: try { try decoder.decodeSingularStringField(value: &self.image) }()
+      case 5: try { try decoder.decodeSingularStringField(value: &self.imageID) }()
+      case 6: try { try decoder.decodeSingularMessageField(value: &self._config) }()
+      case 7: try { try decoder.decodeSingularMessageField(value: &self._createdAt) }()
+      case 8: try { try decoder.decodeSingularMessageField(value: &self._task) }()
+      case 9: try { try decoder.decodeRepeatedStringField(value: &self.command) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if !self.id.isEmpty {
+      try visitor.visitSingularStringField(value: self.id, fieldNumber: 1)
+    }
+    if !self.namespace.isEmpty {
+      try visitor.visitSingularStringField(value: self.namespace, fieldNumber: 2)
+    }
+    if !self.name.isEmpty {
+      try visitor.visitSingularStringField(value: self.name, fieldNumber: 3)
+    }
+    if !self.image.isEmpty {
+      try visitor.visitSingularStringField(value: self.image, fieldNumber: 4)
+    }
+    if !self.imageID.isEmpty {
+      try visitor.visitSingularStringField(value: self.imageID, fieldNumber: 5)
+    }
+    try { if let v = self._config {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
+    } }()
+    try { if let v = self._createdAt {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 7)
+    } }()
+    try { if let v = self._task {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
+    } }()
+    if !self.command.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.command, fieldNumber: 9)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Ctr_V1_Container, rhs: Ctr_V1_Container) -> Bool {
+    if lhs.id != rhs.id {return false}
+    if lhs.namespace != rhs.namespace {return false}
+    if lhs.name != rhs.name {return false}
+    if lhs.image != rhs.image {return false}
+    if lhs.imageID != rhs.imageID {return false}
+    if lhs._config != rhs._config {return false}
+    if lhs._createdAt != rhs._createdAt {return false}
+    if lhs._task != rhs._task {return false}
+    if lhs.command != rhs.command {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -896,7 +2130,7 @@ nonisolated extension Ctr_V1_Exit: SwiftProtobuf.Message, SwiftProtobuf._Message
 
 nonisolated extension Ctr_V1_Task: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Task"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}container_id\0\u{3}container_name\0\u{1}incarnation\0\u{1}status\0\u{1}pid\0\u{3}start_time\0\u{3}started_at\0\u{1}exit\0\u{1}guards\0\u{3}shim_pid\0\u{3}keeper_pid\0\u{1}error\0\u{1}image\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}container_id\0\u{3}container_name\0\u{1}incarnation\0\u{1}status\0\u{1}pid\0\u{3}start_time\0\u{3}started_at\0\u{1}exit\0\u{1}guards\0\u{3}shim_pid\0\u{3}keeper_pid\0\u{1}error\0\u{1}image\0\u{3}limits_of_guards\0\u{3}shim_version\0")
 
   fileprivate class _StorageClass {
     var _containerID: String = String()
@@ -912,6 +2146,8 @@ nonisolated extension Ctr_V1_Task: SwiftProtobuf.Message, SwiftProtobuf._Message
     var _keeperPid: UInt32 = 0
     var _error: String = String()
     var _image: String = String()
+    var _limitsOfGuards: [String] = []
+    var _shimVersion: String = String()
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -935,6 +2171,8 @@ nonisolated extension Ctr_V1_Task: SwiftProtobuf.Message, SwiftProtobuf._Message
       _keeperPid = source._keeperPid
       _error = source._error
       _image = source._image
+      _limitsOfGuards = source._limitsOfGuards
+      _shimVersion = source._shimVersion
     }
   }
 
@@ -966,6 +2204,8 @@ nonisolated extension Ctr_V1_Task: SwiftProtobuf.Message, SwiftProtobuf._Message
         case 11: try { try decoder.decodeSingularUInt32Field(value: &_storage._keeperPid) }()
         case 12: try { try decoder.decodeSingularStringField(value: &_storage._error) }()
         case 13: try { try decoder.decodeSingularStringField(value: &_storage._image) }()
+        case 14: try { try decoder.decodeRepeatedStringField(value: &_storage._limitsOfGuards) }()
+        case 15: try { try decoder.decodeSingularStringField(value: &_storage._shimVersion) }()
         default: break
         }
       }
@@ -1017,6 +2257,12 @@ nonisolated extension Ctr_V1_Task: SwiftProtobuf.Message, SwiftProtobuf._Message
       if !_storage._image.isEmpty {
         try visitor.visitSingularStringField(value: _storage._image, fieldNumber: 13)
       }
+      if !_storage._limitsOfGuards.isEmpty {
+        try visitor.visitRepeatedStringField(value: _storage._limitsOfGuards, fieldNumber: 14)
+      }
+      if !_storage._shimVersion.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._shimVersion, fieldNumber: 15)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -1039,6 +2285,8 @@ nonisolated extension Ctr_V1_Task: SwiftProtobuf.Message, SwiftProtobuf._Message
         if _storage._keeperPid != rhs_storage._keeperPid {return false}
         if _storage._error != rhs_storage._error {return false}
         if _storage._image != rhs_storage._image {return false}
+        if _storage._limitsOfGuards != rhs_storage._limitsOfGuards {return false}
+        if _storage._shimVersion != rhs_storage._shimVersion {return false}
         return true
       }
       if !storagesAreEqual {return false}

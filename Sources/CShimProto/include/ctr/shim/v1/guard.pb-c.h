@@ -19,6 +19,17 @@ typedef struct Ctr__Shim__V1__InfoRequest Ctr__Shim__V1__InfoRequest;
 typedef struct Ctr__Shim__V1__InfoResponse Ctr__Shim__V1__InfoResponse;
 typedef struct Ctr__Shim__V1__WaitLogRequest Ctr__Shim__V1__WaitLogRequest;
 typedef struct Ctr__Shim__V1__WaitLogResponse Ctr__Shim__V1__WaitLogResponse;
+typedef struct Ctr__Shim__V1__ProcessesRequest Ctr__Shim__V1__ProcessesRequest;
+typedef struct Ctr__Shim__V1__ProcessesResponse Ctr__Shim__V1__ProcessesResponse;
+typedef struct Ctr__Shim__V1__Process Ctr__Shim__V1__Process;
+typedef struct Ctr__Shim__V1__WriteInputRequest Ctr__Shim__V1__WriteInputRequest;
+typedef struct Ctr__Shim__V1__WriteInputResponse Ctr__Shim__V1__WriteInputResponse;
+typedef struct Ctr__Shim__V1__UpgradeRequest Ctr__Shim__V1__UpgradeRequest;
+typedef struct Ctr__Shim__V1__UpgradeResponse Ctr__Shim__V1__UpgradeResponse;
+typedef struct Ctr__Shim__V1__ShimState Ctr__Shim__V1__ShimState;
+typedef struct Ctr__Shim__V1__ConnectionState Ctr__Shim__V1__ConnectionState;
+typedef struct Ctr__Shim__V1__WaitState Ctr__Shim__V1__WaitState;
+typedef struct Ctr__Shim__V1__ReadState Ctr__Shim__V1__ReadState;
 
 
 /* --- enums --- */
@@ -71,10 +82,23 @@ struct  Ctr__Shim__V1__InfoResponse
    */
   protobuf_c_boolean started;
   uint32_t shim_restarts;
+  /*
+   * of this protocol: 0 has Info and WaitLog, 2 has everything here
+   */
+  uint32_t level;
+  protobuf_c_boolean terminal;
+  /*
+   * standard input was asked for and is not closed
+   */
+  protobuf_c_boolean input_open;
+  /*
+   * how often this process became another program
+   */
+  uint32_t upgrades;
 };
 #define CTR__SHIM__V1__INFO_RESPONSE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&ctr__shim__v1__info_response__descriptor) \
-    , 0, 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0 }
+    , 0, 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 
 struct  Ctr__Shim__V1__WaitLogRequest
@@ -84,10 +108,14 @@ struct  Ctr__Shim__V1__WaitLogRequest
    * bytes of the index that the caller has read
    */
   uint64_t index_size;
+  /*
+   * of an exec whose output goes to "log:"; with "log:attached" what was read here makes room for more
+   */
+  char *exec_id;
 };
 #define CTR__SHIM__V1__WAIT_LOG_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&ctr__shim__v1__wait_log_request__descriptor) \
-    , 0 }
+    , 0, (char *)protobuf_c_empty_string }
 
 
 struct  Ctr__Shim__V1__WaitLogResponse
@@ -102,6 +130,222 @@ struct  Ctr__Shim__V1__WaitLogResponse
 #define CTR__SHIM__V1__WAIT_LOG_RESPONSE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&ctr__shim__v1__wait_log_response__descriptor) \
     , 0, 0 }
+
+
+struct  Ctr__Shim__V1__ProcessesRequest
+{
+  ProtobufCMessage base;
+};
+#define CTR__SHIM__V1__PROCESSES_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&ctr__shim__v1__processes_request__descriptor) \
+     }
+
+
+struct  Ctr__Shim__V1__ProcessesResponse
+{
+  ProtobufCMessage base;
+  size_t n_processes;
+  Ctr__Shim__V1__Process **processes;
+};
+#define CTR__SHIM__V1__PROCESSES_RESPONSE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&ctr__shim__v1__processes_response__descriptor) \
+    , 0,NULL }
+
+
+struct  Ctr__Shim__V1__Process
+{
+  ProtobufCMessage base;
+  char *exec_id;
+  /*
+   * 0 before Start
+   */
+  uint32_t pid;
+  uint64_t start_time;
+  protobuf_c_boolean terminal;
+  protobuf_c_boolean input_open;
+  protobuf_c_boolean exited;
+  uint32_t exit_status;
+  char *exit_source;
+  int64_t exited_at_ns;
+  int64_t created_at_ns;
+  /*
+   * as Exec named it
+   */
+  char *stdout;
+};
+#define CTR__SHIM__V1__PROCESS__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&ctr__shim__v1__process__descriptor) \
+    , (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0, 0, (char *)protobuf_c_empty_string, 0, 0, (char *)protobuf_c_empty_string }
+
+
+struct  Ctr__Shim__V1__WriteInputRequest
+{
+  ProtobufCMessage base;
+  char *exec_id;
+  /*
+   * at most 1 MiB
+   */
+  ProtobufCBinaryData data;
+  /*
+   * of the first byte in the whole input; what is already held is passed over
+   */
+  uint64_t offset;
+  /*
+   * behind what is held, whatever `offset` says: for a client that does not repeat
+   */
+  protobuf_c_boolean append;
+  /*
+   * end of file after these bytes
+   */
+  protobuf_c_boolean close;
+};
+#define CTR__SHIM__V1__WRITE_INPUT_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&ctr__shim__v1__write_input_request__descriptor) \
+    , (char *)protobuf_c_empty_string, {0,NULL}, 0, 0, 0 }
+
+
+struct  Ctr__Shim__V1__WriteInputResponse
+{
+  ProtobufCMessage base;
+  /*
+   * behind the last byte that is held: where a client goes on after a cut connection
+   */
+  uint64_t offset;
+  protobuf_c_boolean closed;
+};
+#define CTR__SHIM__V1__WRITE_INPUT_RESPONSE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&ctr__shim__v1__write_input_response__descriptor) \
+    , 0, 0 }
+
+
+struct  Ctr__Shim__V1__UpgradeRequest
+{
+  ProtobufCMessage base;
+  /*
+   * absolute path; empty: the file that this shim was started from
+   */
+  char *program;
+};
+#define CTR__SHIM__V1__UPGRADE_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&ctr__shim__v1__upgrade_request__descriptor) \
+    , (char *)protobuf_c_empty_string }
+
+
+struct  Ctr__Shim__V1__UpgradeResponse
+{
+  ProtobufCMessage base;
+  /*
+   * of the program that answers now
+   */
+  char *version;
+};
+#define CTR__SHIM__V1__UPGRADE_RESPONSE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&ctr__shim__v1__upgrade_response__descriptor) \
+    , (char *)protobuf_c_empty_string }
+
+
+/*
+ * What only the memory of a shim holds, for the program that it becomes. Fields are never renumbered: a program of one release reads the
+ * state of the next and the other way round.
+ */
+struct  Ctr__Shim__V1__ShimState
+{
+  ProtobufCMessage base;
+  /*
+   * 1
+   */
+  uint32_t format;
+  /*
+   * of the program that wrote it
+   */
+  char *version;
+  /*
+   * including the one under way
+   */
+  uint32_t upgrades;
+  uint32_t restarts;
+  /*
+   * descriptor numbers
+   */
+  int32_t lock;
+  size_t n_connections;
+  Ctr__Shim__V1__ConnectionState **connections;
+  size_t n_waits;
+  Ctr__Shim__V1__WaitState **waits;
+  size_t n_read;
+  Ctr__Shim__V1__ReadState **read;
+};
+#define CTR__SHIM__V1__SHIM_STATE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&ctr__shim__v1__shim_state__descriptor) \
+    , 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL }
+
+
+struct  Ctr__Shim__V1__ConnectionState
+{
+  ProtobufCMessage base;
+  int32_t descriptor;
+  uint32_t serial;
+  uint32_t last_stream;
+  /*
+   * the rest of a half-read frame
+   */
+  ProtobufCBinaryData inbound;
+  /*
+   * answers not yet written
+   */
+  ProtobufCBinaryData outbound;
+};
+#define CTR__SHIM__V1__CONNECTION_STATE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&ctr__shim__v1__connection_state__descriptor) \
+    , 0, 0, 0, {0,NULL}, {0,NULL} }
+
+
+/*
+ * A call that waits for its answer.
+ */
+struct  Ctr__Shim__V1__WaitState
+{
+  ProtobufCMessage base;
+  /*
+   * serial
+   */
+  uint32_t connection;
+  uint32_t stream;
+  /*
+   * CLOCK_MONOTONIC; 0: none
+   */
+  int64_t deadline_ns;
+  /*
+   * "Wait", "WaitLog", "WriteInput", "Upgrade"
+   */
+  char *method;
+  char *exec_id;
+  /*
+   * of WaitLog
+   */
+  uint64_t index_size;
+  /*
+   * of WriteInput
+   */
+  ProtobufCBinaryData request;
+};
+#define CTR__SHIM__V1__WAIT_STATE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&ctr__shim__v1__wait_state__descriptor) \
+    , 0, 0, 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, {0,NULL} }
+
+
+struct  Ctr__Shim__V1__ReadState
+{
+  ProtobufCMessage base;
+  char *exec_id;
+  /*
+   * what WaitLog acknowledged
+   */
+  uint64_t index_size;
+};
+#define CTR__SHIM__V1__READ_STATE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&ctr__shim__v1__read_state__descriptor) \
+    , (char *)protobuf_c_empty_string, 0 }
 
 
 /* Ctr__Shim__V1__InfoRequest methods */
@@ -180,6 +424,215 @@ Ctr__Shim__V1__WaitLogResponse *
 void   ctr__shim__v1__wait_log_response__free_unpacked
                      (Ctr__Shim__V1__WaitLogResponse *message,
                       ProtobufCAllocator *allocator);
+/* Ctr__Shim__V1__ProcessesRequest methods */
+void   ctr__shim__v1__processes_request__init
+                     (Ctr__Shim__V1__ProcessesRequest         *message);
+size_t ctr__shim__v1__processes_request__get_packed_size
+                     (const Ctr__Shim__V1__ProcessesRequest   *message);
+size_t ctr__shim__v1__processes_request__pack
+                     (const Ctr__Shim__V1__ProcessesRequest   *message,
+                      uint8_t             *out);
+size_t ctr__shim__v1__processes_request__pack_to_buffer
+                     (const Ctr__Shim__V1__ProcessesRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Ctr__Shim__V1__ProcessesRequest *
+       ctr__shim__v1__processes_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   ctr__shim__v1__processes_request__free_unpacked
+                     (Ctr__Shim__V1__ProcessesRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Ctr__Shim__V1__ProcessesResponse methods */
+void   ctr__shim__v1__processes_response__init
+                     (Ctr__Shim__V1__ProcessesResponse         *message);
+size_t ctr__shim__v1__processes_response__get_packed_size
+                     (const Ctr__Shim__V1__ProcessesResponse   *message);
+size_t ctr__shim__v1__processes_response__pack
+                     (const Ctr__Shim__V1__ProcessesResponse   *message,
+                      uint8_t             *out);
+size_t ctr__shim__v1__processes_response__pack_to_buffer
+                     (const Ctr__Shim__V1__ProcessesResponse   *message,
+                      ProtobufCBuffer     *buffer);
+Ctr__Shim__V1__ProcessesResponse *
+       ctr__shim__v1__processes_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   ctr__shim__v1__processes_response__free_unpacked
+                     (Ctr__Shim__V1__ProcessesResponse *message,
+                      ProtobufCAllocator *allocator);
+/* Ctr__Shim__V1__Process methods */
+void   ctr__shim__v1__process__init
+                     (Ctr__Shim__V1__Process         *message);
+size_t ctr__shim__v1__process__get_packed_size
+                     (const Ctr__Shim__V1__Process   *message);
+size_t ctr__shim__v1__process__pack
+                     (const Ctr__Shim__V1__Process   *message,
+                      uint8_t             *out);
+size_t ctr__shim__v1__process__pack_to_buffer
+                     (const Ctr__Shim__V1__Process   *message,
+                      ProtobufCBuffer     *buffer);
+Ctr__Shim__V1__Process *
+       ctr__shim__v1__process__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   ctr__shim__v1__process__free_unpacked
+                     (Ctr__Shim__V1__Process *message,
+                      ProtobufCAllocator *allocator);
+/* Ctr__Shim__V1__WriteInputRequest methods */
+void   ctr__shim__v1__write_input_request__init
+                     (Ctr__Shim__V1__WriteInputRequest         *message);
+size_t ctr__shim__v1__write_input_request__get_packed_size
+                     (const Ctr__Shim__V1__WriteInputRequest   *message);
+size_t ctr__shim__v1__write_input_request__pack
+                     (const Ctr__Shim__V1__WriteInputRequest   *message,
+                      uint8_t             *out);
+size_t ctr__shim__v1__write_input_request__pack_to_buffer
+                     (const Ctr__Shim__V1__WriteInputRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Ctr__Shim__V1__WriteInputRequest *
+       ctr__shim__v1__write_input_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   ctr__shim__v1__write_input_request__free_unpacked
+                     (Ctr__Shim__V1__WriteInputRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Ctr__Shim__V1__WriteInputResponse methods */
+void   ctr__shim__v1__write_input_response__init
+                     (Ctr__Shim__V1__WriteInputResponse         *message);
+size_t ctr__shim__v1__write_input_response__get_packed_size
+                     (const Ctr__Shim__V1__WriteInputResponse   *message);
+size_t ctr__shim__v1__write_input_response__pack
+                     (const Ctr__Shim__V1__WriteInputResponse   *message,
+                      uint8_t             *out);
+size_t ctr__shim__v1__write_input_response__pack_to_buffer
+                     (const Ctr__Shim__V1__WriteInputResponse   *message,
+                      ProtobufCBuffer     *buffer);
+Ctr__Shim__V1__WriteInputResponse *
+       ctr__shim__v1__write_input_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   ctr__shim__v1__write_input_response__free_unpacked
+                     (Ctr__Shim__V1__WriteInputResponse *message,
+                      ProtobufCAllocator *allocator);
+/* Ctr__Shim__V1__UpgradeRequest methods */
+void   ctr__shim__v1__upgrade_request__init
+                     (Ctr__Shim__V1__UpgradeRequest         *message);
+size_t ctr__shim__v1__upgrade_request__get_packed_size
+                     (const Ctr__Shim__V1__UpgradeRequest   *message);
+size_t ctr__shim__v1__upgrade_request__pack
+                     (const Ctr__Shim__V1__UpgradeRequest   *message,
+                      uint8_t             *out);
+size_t ctr__shim__v1__upgrade_request__pack_to_buffer
+                     (const Ctr__Shim__V1__UpgradeRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Ctr__Shim__V1__UpgradeRequest *
+       ctr__shim__v1__upgrade_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   ctr__shim__v1__upgrade_request__free_unpacked
+                     (Ctr__Shim__V1__UpgradeRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Ctr__Shim__V1__UpgradeResponse methods */
+void   ctr__shim__v1__upgrade_response__init
+                     (Ctr__Shim__V1__UpgradeResponse         *message);
+size_t ctr__shim__v1__upgrade_response__get_packed_size
+                     (const Ctr__Shim__V1__UpgradeResponse   *message);
+size_t ctr__shim__v1__upgrade_response__pack
+                     (const Ctr__Shim__V1__UpgradeResponse   *message,
+                      uint8_t             *out);
+size_t ctr__shim__v1__upgrade_response__pack_to_buffer
+                     (const Ctr__Shim__V1__UpgradeResponse   *message,
+                      ProtobufCBuffer     *buffer);
+Ctr__Shim__V1__UpgradeResponse *
+       ctr__shim__v1__upgrade_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   ctr__shim__v1__upgrade_response__free_unpacked
+                     (Ctr__Shim__V1__UpgradeResponse *message,
+                      ProtobufCAllocator *allocator);
+/* Ctr__Shim__V1__ShimState methods */
+void   ctr__shim__v1__shim_state__init
+                     (Ctr__Shim__V1__ShimState         *message);
+size_t ctr__shim__v1__shim_state__get_packed_size
+                     (const Ctr__Shim__V1__ShimState   *message);
+size_t ctr__shim__v1__shim_state__pack
+                     (const Ctr__Shim__V1__ShimState   *message,
+                      uint8_t             *out);
+size_t ctr__shim__v1__shim_state__pack_to_buffer
+                     (const Ctr__Shim__V1__ShimState   *message,
+                      ProtobufCBuffer     *buffer);
+Ctr__Shim__V1__ShimState *
+       ctr__shim__v1__shim_state__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   ctr__shim__v1__shim_state__free_unpacked
+                     (Ctr__Shim__V1__ShimState *message,
+                      ProtobufCAllocator *allocator);
+/* Ctr__Shim__V1__ConnectionState methods */
+void   ctr__shim__v1__connection_state__init
+                     (Ctr__Shim__V1__ConnectionState         *message);
+size_t ctr__shim__v1__connection_state__get_packed_size
+                     (const Ctr__Shim__V1__ConnectionState   *message);
+size_t ctr__shim__v1__connection_state__pack
+                     (const Ctr__Shim__V1__ConnectionState   *message,
+                      uint8_t             *out);
+size_t ctr__shim__v1__connection_state__pack_to_buffer
+                     (const Ctr__Shim__V1__ConnectionState   *message,
+                      ProtobufCBuffer     *buffer);
+Ctr__Shim__V1__ConnectionState *
+       ctr__shim__v1__connection_state__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   ctr__shim__v1__connection_state__free_unpacked
+                     (Ctr__Shim__V1__ConnectionState *message,
+                      ProtobufCAllocator *allocator);
+/* Ctr__Shim__V1__WaitState methods */
+void   ctr__shim__v1__wait_state__init
+                     (Ctr__Shim__V1__WaitState         *message);
+size_t ctr__shim__v1__wait_state__get_packed_size
+                     (const Ctr__Shim__V1__WaitState   *message);
+size_t ctr__shim__v1__wait_state__pack
+                     (const Ctr__Shim__V1__WaitState   *message,
+                      uint8_t             *out);
+size_t ctr__shim__v1__wait_state__pack_to_buffer
+                     (const Ctr__Shim__V1__WaitState   *message,
+                      ProtobufCBuffer     *buffer);
+Ctr__Shim__V1__WaitState *
+       ctr__shim__v1__wait_state__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   ctr__shim__v1__wait_state__free_unpacked
+                     (Ctr__Shim__V1__WaitState *message,
+                      ProtobufCAllocator *allocator);
+/* Ctr__Shim__V1__ReadState methods */
+void   ctr__shim__v1__read_state__init
+                     (Ctr__Shim__V1__ReadState         *message);
+size_t ctr__shim__v1__read_state__get_packed_size
+                     (const Ctr__Shim__V1__ReadState   *message);
+size_t ctr__shim__v1__read_state__pack
+                     (const Ctr__Shim__V1__ReadState   *message,
+                      uint8_t             *out);
+size_t ctr__shim__v1__read_state__pack_to_buffer
+                     (const Ctr__Shim__V1__ReadState   *message,
+                      ProtobufCBuffer     *buffer);
+Ctr__Shim__V1__ReadState *
+       ctr__shim__v1__read_state__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   ctr__shim__v1__read_state__free_unpacked
+                     (Ctr__Shim__V1__ReadState *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Ctr__Shim__V1__InfoRequest_Closure)
@@ -193,6 +646,39 @@ typedef void (*Ctr__Shim__V1__WaitLogRequest_Closure)
                   void *closure_data);
 typedef void (*Ctr__Shim__V1__WaitLogResponse_Closure)
                  (const Ctr__Shim__V1__WaitLogResponse *message,
+                  void *closure_data);
+typedef void (*Ctr__Shim__V1__ProcessesRequest_Closure)
+                 (const Ctr__Shim__V1__ProcessesRequest *message,
+                  void *closure_data);
+typedef void (*Ctr__Shim__V1__ProcessesResponse_Closure)
+                 (const Ctr__Shim__V1__ProcessesResponse *message,
+                  void *closure_data);
+typedef void (*Ctr__Shim__V1__Process_Closure)
+                 (const Ctr__Shim__V1__Process *message,
+                  void *closure_data);
+typedef void (*Ctr__Shim__V1__WriteInputRequest_Closure)
+                 (const Ctr__Shim__V1__WriteInputRequest *message,
+                  void *closure_data);
+typedef void (*Ctr__Shim__V1__WriteInputResponse_Closure)
+                 (const Ctr__Shim__V1__WriteInputResponse *message,
+                  void *closure_data);
+typedef void (*Ctr__Shim__V1__UpgradeRequest_Closure)
+                 (const Ctr__Shim__V1__UpgradeRequest *message,
+                  void *closure_data);
+typedef void (*Ctr__Shim__V1__UpgradeResponse_Closure)
+                 (const Ctr__Shim__V1__UpgradeResponse *message,
+                  void *closure_data);
+typedef void (*Ctr__Shim__V1__ShimState_Closure)
+                 (const Ctr__Shim__V1__ShimState *message,
+                  void *closure_data);
+typedef void (*Ctr__Shim__V1__ConnectionState_Closure)
+                 (const Ctr__Shim__V1__ConnectionState *message,
+                  void *closure_data);
+typedef void (*Ctr__Shim__V1__WaitState_Closure)
+                 (const Ctr__Shim__V1__WaitState *message,
+                  void *closure_data);
+typedef void (*Ctr__Shim__V1__ReadState_Closure)
+                 (const Ctr__Shim__V1__ReadState *message,
                   void *closure_data);
 
 /* --- services --- */
@@ -209,6 +695,18 @@ struct Ctr__Shim__V1__Guard_Service
                    const Ctr__Shim__V1__WaitLogRequest *input,
                    Ctr__Shim__V1__WaitLogResponse_Closure closure,
                    void *closure_data);
+  void (*processes)(Ctr__Shim__V1__Guard_Service *service,
+                    const Ctr__Shim__V1__ProcessesRequest *input,
+                    Ctr__Shim__V1__ProcessesResponse_Closure closure,
+                    void *closure_data);
+  void (*write_input)(Ctr__Shim__V1__Guard_Service *service,
+                      const Ctr__Shim__V1__WriteInputRequest *input,
+                      Ctr__Shim__V1__WriteInputResponse_Closure closure,
+                      void *closure_data);
+  void (*upgrade)(Ctr__Shim__V1__Guard_Service *service,
+                  const Ctr__Shim__V1__UpgradeRequest *input,
+                  Ctr__Shim__V1__UpgradeResponse_Closure closure,
+                  void *closure_data);
 };
 typedef void (*Ctr__Shim__V1__Guard_ServiceDestroy)(Ctr__Shim__V1__Guard_Service *);
 void ctr__shim__v1__guard__init (Ctr__Shim__V1__Guard_Service *service,
@@ -218,7 +716,10 @@ void ctr__shim__v1__guard__init (Ctr__Shim__V1__Guard_Service *service,
 #define CTR__SHIM__V1__GUARD__INIT(function_prefix__) \
     { CTR__SHIM__V1__GUARD__BASE_INIT,\
       function_prefix__ ## info,\
-      function_prefix__ ## wait_log  }
+      function_prefix__ ## wait_log,\
+      function_prefix__ ## processes,\
+      function_prefix__ ## write_input,\
+      function_prefix__ ## upgrade  }
 void ctr__shim__v1__guard__info(ProtobufCService *service,
                                 const Ctr__Shim__V1__InfoRequest *input,
                                 Ctr__Shim__V1__InfoResponse_Closure closure,
@@ -227,6 +728,18 @@ void ctr__shim__v1__guard__wait_log(ProtobufCService *service,
                                     const Ctr__Shim__V1__WaitLogRequest *input,
                                     Ctr__Shim__V1__WaitLogResponse_Closure closure,
                                     void *closure_data);
+void ctr__shim__v1__guard__processes(ProtobufCService *service,
+                                     const Ctr__Shim__V1__ProcessesRequest *input,
+                                     Ctr__Shim__V1__ProcessesResponse_Closure closure,
+                                     void *closure_data);
+void ctr__shim__v1__guard__write_input(ProtobufCService *service,
+                                       const Ctr__Shim__V1__WriteInputRequest *input,
+                                       Ctr__Shim__V1__WriteInputResponse_Closure closure,
+                                       void *closure_data);
+void ctr__shim__v1__guard__upgrade(ProtobufCService *service,
+                                   const Ctr__Shim__V1__UpgradeRequest *input,
+                                   Ctr__Shim__V1__UpgradeResponse_Closure closure,
+                                   void *closure_data);
 
 /* --- descriptors --- */
 
@@ -234,6 +747,17 @@ extern const ProtobufCMessageDescriptor ctr__shim__v1__info_request__descriptor;
 extern const ProtobufCMessageDescriptor ctr__shim__v1__info_response__descriptor;
 extern const ProtobufCMessageDescriptor ctr__shim__v1__wait_log_request__descriptor;
 extern const ProtobufCMessageDescriptor ctr__shim__v1__wait_log_response__descriptor;
+extern const ProtobufCMessageDescriptor ctr__shim__v1__processes_request__descriptor;
+extern const ProtobufCMessageDescriptor ctr__shim__v1__processes_response__descriptor;
+extern const ProtobufCMessageDescriptor ctr__shim__v1__process__descriptor;
+extern const ProtobufCMessageDescriptor ctr__shim__v1__write_input_request__descriptor;
+extern const ProtobufCMessageDescriptor ctr__shim__v1__write_input_response__descriptor;
+extern const ProtobufCMessageDescriptor ctr__shim__v1__upgrade_request__descriptor;
+extern const ProtobufCMessageDescriptor ctr__shim__v1__upgrade_response__descriptor;
+extern const ProtobufCMessageDescriptor ctr__shim__v1__shim_state__descriptor;
+extern const ProtobufCMessageDescriptor ctr__shim__v1__connection_state__descriptor;
+extern const ProtobufCMessageDescriptor ctr__shim__v1__wait_state__descriptor;
+extern const ProtobufCMessageDescriptor ctr__shim__v1__read_state__descriptor;
 extern const ProtobufCServiceDescriptor ctr__shim__v1__guard__descriptor;
 
 PROTOBUF_C__END_DECLS
