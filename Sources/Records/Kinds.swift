@@ -66,6 +66,11 @@ public struct StartRecord: TypedRecord {
     public var segmentBytes: UInt64
     /// Absolute path of ctr-keeper; nil: beside the shim's own program.
     public var keeper: String?
+    /// Where events go (`containerd.services.events.ttrpc.v1.Events`); nil under our own manager, which asks instead.
+    public var publishAddress: String?
+    /// Flags that `RUNTIME` gets before its command, and those that `create` gets, separated by spaces.
+    public var runtimeFlags = ""
+    public var createFlags = ""
 
     public init(
         runtime: String, runtimeRoot: String, rootfsMode: RootfsMode, socket: String, incarnationDirectory: String,
@@ -91,6 +96,9 @@ public struct StartRecord: TypedRecord {
         incarnationDirectory = try fields.text("incarnation_dir")
         segmentBytes = try fields.optionalNumber("segment_bytes") ?? Self.defaultSegmentBytes
         keeper = fields.optionalText("keeper")
+        publishAddress = fields.optionalText("publish_address")
+        runtimeFlags = fields.optionalText("runtime_flags") ?? ""
+        createFlags = fields.optionalText("create_flags") ?? ""
     }
 
     public func fill(_ record: inout Record) {
@@ -101,6 +109,9 @@ public struct StartRecord: TypedRecord {
         record.set("incarnation_dir", incarnationDirectory)
         if segmentBytes != Self.defaultSegmentBytes { record.set("segment_bytes", segmentBytes) }
         if let keeper { record.set("keeper", keeper) }
+        if let publishAddress { record.set("publish_address", publishAddress) }
+        if !runtimeFlags.isEmpty { record.set("runtime_flags", runtimeFlags) }
+        if !createFlags.isEmpty { record.set("create_flags", createFlags) }
     }
 }
 
