@@ -25,7 +25,7 @@ struct RuntimeCall {
             for index in 0..<words.count { free(arguments[index]) }
             arguments.deallocate()
         }
-        let copy = action.first == "create" ? readOnlyCopy() : nil
+        let copy = action.first == "create" || action.first == "exec" ? readOnlyCopy() : nil
         let path = copy.map { "/proc/self/fd/\($0.raw)" } ?? start.runtime
         let pid = descriptors.withUnsafeBufferPointer { descriptors in
             ctr_spawn_with(
