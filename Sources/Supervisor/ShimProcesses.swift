@@ -53,7 +53,7 @@ extension Shim {
     }
 
     /// Forgets an ended exec, or one that was never started.
-    func delete(exec: String, timeout: TimeAmount) async throws {
+    func delete(exec: String, timeout: TimeAmount?) async throws {
         var request = Containerd_Task_V2_DeleteRequest()
         request.id = id
         request.execID = exec
