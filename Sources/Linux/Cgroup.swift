@@ -73,10 +73,11 @@ public struct ContainerCgroup: Sendable, Equatable {
         try write(limits)
     }
 
-    /// Writes limits to directories that exist; also for a running container.
+    /// Writes limits to directories that exist, without a look at what was there; ``update(_:)`` is for a container that runs.
     public func write(_ limits: CgroupLimits) throws(SysError) {
-        try limits.writeV1(self)
-        try limits.writeV2(self)
+        var writer = CgroupWriter(remembering: false)
+        try limits.writeV1(self, &writer)
+        try limits.writeV2(self, &writer)
     }
 
     /// Makes `path` and what is missing above it.
