@@ -66,10 +66,12 @@ public struct StartRecord: TypedRecord {
     public var segmentBytes: UInt64
     /// Absolute path of ctr-keeper; nil: beside the shim's own program.
     public var keeper: String?
+    /// Where containerd takes events (TTRPC_ADDRESS); nil for a shim of our own manager, whose first process logs where nothing else is asked for.
+    public var publishAddress: String?
 
     public init(
         runtime: String, runtimeRoot: String, rootfsMode: RootfsMode, socket: String, incarnationDirectory: String,
-        segmentBytes: UInt64 = defaultSegmentBytes, keeper: String? = nil
+        segmentBytes: UInt64 = defaultSegmentBytes, keeper: String? = nil, publishAddress: String? = nil
     ) {
         self.runtime = runtime
         self.runtimeRoot = runtimeRoot
@@ -78,6 +80,7 @@ public struct StartRecord: TypedRecord {
         self.incarnationDirectory = incarnationDirectory
         self.segmentBytes = segmentBytes
         self.keeper = keeper
+        self.publishAddress = publishAddress
     }
 
     public init(fields: borrowing RecordFields) throws(RecordError) {
@@ -91,6 +94,7 @@ public struct StartRecord: TypedRecord {
         incarnationDirectory = try fields.text("incarnation_dir")
         segmentBytes = try fields.optionalNumber("segment_bytes") ?? Self.defaultSegmentBytes
         keeper = fields.optionalText("keeper")
+        publishAddress = fields.optionalText("publish_address")
     }
 
     public func fill(_ record: inout Record) {
@@ -101,6 +105,7 @@ public struct StartRecord: TypedRecord {
         record.set("incarnation_dir", incarnationDirectory)
         if segmentBytes != Self.defaultSegmentBytes { record.set("segment_bytes", segmentBytes) }
         if let keeper { record.set("keeper", keeper) }
+        if let publishAddress { record.set("publish_address", publishAddress) }
     }
 }
 
@@ -144,6 +149,11 @@ public struct PidRecord: TypedRecord {
     public var started: Int64?
     /// The container's control group as the kernel names it, "/ctrd/default/c1"; nil where it is in none of its own.
     public var cgroup: String?
+    /// Where the standard streams go, as Create named them; empty: the default.
+    public var terminal = false
+    public var stdin = ""
+    public var stdout = ""
+    public var stderr = ""
 
     public init(process: ProcessIdentity, bootID: String, created: Int64, started: Int64? = nil, cgroup: String? = nil) {
         self.process = process
@@ -159,6 +169,10 @@ public struct PidRecord: TypedRecord {
         created = try fields.number("created_ns")
         started = try fields.flag("started") ? try fields.number("started_ns") as Int64 : nil
         cgroup = fields.optionalText("cgroup")
+        terminal = fields.optionalText("terminal") == "1"
+        stdin = fields.optionalText("stdin") ?? ""
+        stdout = fields.optionalText("stdout") ?? ""
+        stderr = fields.optionalText("stderr") ?? ""
     }
 
     public func fill(_ record: inout Record) {
@@ -169,5 +183,7 @@ public struct PidRecord: TypedRecord {
         record.set("started", started != nil)
         record.set("started_ns", started ?? 0)
         if let cgroup { record.set("cgroup", cgroup) }
+        if terminal { record.set("terminal", true) }
+        for (key, name) in [("stdin", stdin), ("stdout", stdout), ("stderr", stderr)] where !name.isEmpty { record.set(key, name) }
     }
 }
