@@ -20,7 +20,11 @@ struct RuntimeCall {
         let log = log ?? self.log
         // The log holds this call's errors only.
         unlink(log)
-        let words = [start.runtime, "--root", start.runtimeRoot, "--log", log, "--log-format", "json"] + action + [id]
+        var words = [start.runtime, "--root", start.runtimeRoot, "--log", log, "--log-format", "json"]
+        for flag in start.runtimeFlags.split(separator: " ") { words.append(String(flag)) }
+        words += action
+        if action.first == "create" { for flag in start.createFlags.split(separator: " ") { words.append(String(flag)) } }
+        words.append(id)
         let arguments = UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>.allocate(capacity: words.count + 1)
         for index in 0..<words.count { arguments[index] = strdup(words[index]) }
         arguments[words.count] = nil
@@ -28,7 +32,7 @@ struct RuntimeCall {
             for index in 0..<words.count { free(arguments[index]) }
             arguments.deallocate()
         }
-        let copy = action.first == "create" ? readOnlyCopy() : nil
+        let copy = action.first == "create" || action.first == "exec" ? readOnlyCopy() : nil
         let path = copy.map { "/proc/self/fd/\($0.raw)" } ?? start.runtime
         let pid = descriptors.withUnsafeBufferPointer { descriptors in
             ctr_spawn_with(
