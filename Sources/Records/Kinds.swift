@@ -66,7 +66,7 @@ public struct StartRecord: TypedRecord {
     public var segmentBytes: UInt64
     /// Absolute path of ctr-keeper; nil: beside the shim's own program.
     public var keeper: String?
-    /// Where events go (`containerd.services.events.ttrpc.v1.Events`); nil under our own manager, which asks instead.
+    /// Where containerd takes events (TTRPC_ADDRESS); nil for a shim of our own manager, whose first process logs where nothing else is asked for.
     public var publishAddress: String?
     /// Flags that `RUNTIME` gets before its command, and those that `create` gets, separated by spaces.
     public var runtimeFlags = ""
@@ -74,7 +74,7 @@ public struct StartRecord: TypedRecord {
 
     public init(
         runtime: String, runtimeRoot: String, rootfsMode: RootfsMode, socket: String, incarnationDirectory: String,
-        segmentBytes: UInt64 = defaultSegmentBytes, keeper: String? = nil
+        segmentBytes: UInt64 = defaultSegmentBytes, keeper: String? = nil, publishAddress: String? = nil
     ) {
         self.runtime = runtime
         self.runtimeRoot = runtimeRoot
@@ -83,6 +83,7 @@ public struct StartRecord: TypedRecord {
         self.incarnationDirectory = incarnationDirectory
         self.segmentBytes = segmentBytes
         self.keeper = keeper
+        self.publishAddress = publishAddress
     }
 
     public init(fields: borrowing RecordFields) throws(RecordError) {
