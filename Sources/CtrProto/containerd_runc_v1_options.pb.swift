@@ -55,7 +55,7 @@ public nonisolated struct Containerd_Runc_V1_Options: Sendable {
   public init() {}
 }
 
-/// In the info of a process that Pids lists: the exec that it is the first process of.
+/// What Pids says of an exec, in the Any of ProcessInfo.info.
 public nonisolated struct Containerd_Runc_V1_ProcessDetails: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for

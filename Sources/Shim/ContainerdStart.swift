@@ -33,7 +33,8 @@ struct ContainerdStart {
         let hash = Self.hash("\(address ?? "")/\(arguments.namespace)/\(arguments.id)")
         var start = StartRecord(
             runtime: choice.runtime, runtimeRoot: choice.runtimeRoot, rootfsMode: .mounted, socket: "\(stateDirectory)/s/\(hash)",
-            incarnationDirectory: arguments.bundle, publishAddress: publishAddress)
+            incarnationDirectory: arguments.bundle)
+        start.publishAddress = publishAddress
         choice.apply(to: &start)
         if start.socket.utf8.count > 107 {
             throw ShimError("start guards", arguments.id, "the path \(start.socket) is too long for a socket (107 bytes)")

@@ -49,7 +49,7 @@ struct  Containerd__Runc__V1__Options
 
 
 /*
- * In the info of a process that Pids lists: the exec that it is the first process of.
+ * What Pids says of an exec, in the Any of ProcessInfo.info.
  */
 struct  Containerd__Runc__V1__ProcessDetails
 {
