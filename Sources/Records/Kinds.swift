@@ -69,6 +69,11 @@ public struct StartRecord: TypedRecord {
     /// Comma separated: which sources of an exit status a shim that is not init's parent may use, beside what its keeper reaped; nil: each that
     /// the host has. For proving one where the kernel has a stronger.
     public var exitSources: String?
+    /// Where events go (`containerd.services.events.ttrpc.v1.Events`); nil under our own manager, which asks instead.
+    public var publishAddress: String?
+    /// Flags that `RUNTIME` gets before its command, and those that `create` gets, separated by spaces.
+    public var runtimeFlags = ""
+    public var createFlags = ""
 
     public init(
         runtime: String, runtimeRoot: String, rootfsMode: RootfsMode, socket: String, incarnationDirectory: String,
@@ -96,6 +101,9 @@ public struct StartRecord: TypedRecord {
         segmentBytes = try fields.optionalNumber("segment_bytes") ?? Self.defaultSegmentBytes
         keeper = fields.optionalText("keeper")
         exitSources = fields.optionalText("exit_sources")
+        publishAddress = fields.optionalText("publish_address")
+        runtimeFlags = fields.optionalText("runtime_flags") ?? ""
+        createFlags = fields.optionalText("create_flags") ?? ""
     }
 
     public func fill(_ record: inout Record) {
@@ -107,6 +115,9 @@ public struct StartRecord: TypedRecord {
         if segmentBytes != Self.defaultSegmentBytes { record.set("segment_bytes", segmentBytes) }
         if let keeper { record.set("keeper", keeper) }
         if let exitSources { record.set("exit_sources", exitSources) }
+        if let publishAddress { record.set("publish_address", publishAddress) }
+        if !runtimeFlags.isEmpty { record.set("runtime_flags", runtimeFlags) }
+        if !createFlags.isEmpty { record.set("create_flags", createFlags) }
     }
 }
 

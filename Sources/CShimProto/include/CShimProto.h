@@ -4,6 +4,7 @@
 #include "containerd/events/task.pb-c.h"
 #include "containerd/runc/v1/options.pb-c.h"
 #include "containerd/runtime/bootstrap/v1/bootstrap.pb-c.h"
+#include "containerd/runtimeoptions/v1/api.pb-c.h"
 #include "containerd/services/events/ttrpc/v1/events.pb-c.h"
 #include "containerd/task/v2/shim.pb-c.h"
 #include "containerd/types/introspection.pb-c.h"
