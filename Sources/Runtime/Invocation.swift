@@ -11,6 +11,7 @@ struct Invocation: Equatable {
         case delete(force: Bool)
         case pause
         case resume
+        case exec(ExecOptions)
         case list(quiet: Bool, json: Bool)
         case spec(bundle: String)
         case version
@@ -65,6 +66,7 @@ struct Invocation: Equatable {
     }
 
     private mutating func parse(command name: String, _ words: inout Words) throws(RuntimeError) {
+        if name == "exec" { return try parseExec(&words) }
         var flags = Flags()
         var signal: Int32 = 15
         var rest: [String] = []
@@ -105,6 +107,27 @@ struct Invocation: Equatable {
         guard rest.count == 1 else { throw RuntimeError("\(name) takes exactly one container ID; see ctrun \(name) --help") }
         id = rest[0]
         guard Self.isValid(id: id) else { throw RuntimeError("invalid container ID format: \"\(id.prefix(64))\"") }
+    }
+
+    /// Flags end at the id: what follows it is the program's.
+    private mutating func parseExec(_ words: inout Words) throws(RuntimeError) {
+        var options = ExecOptions()
+        while let flag = try words.flag() {
+            if flag == "help" || flag == "h" {
+                command = .help("exec")
+                return
+            }
+            try options.take(flag, &words)
+        }
+        guard let word = words.positional() else { throw RuntimeError("exec takes a container ID; see ctrun exec --help") }
+        id = word
+        guard Self.isValid(id: id) else { throw RuntimeError("invalid container ID format: \"\(id.prefix(64))\"") }
+        options.args = words.rest()
+        if options.processFile != nil && !options.args.isEmpty {
+            throw RuntimeError("exec takes either --process or a command, not both")
+        }
+        if options.processFile == nil && options.args.isEmpty { throw RuntimeError("exec: process args cannot be empty") }
+        command = .exec(options)
     }
 
     /// An id is a file name: letters, digits, `_`, `+`, `-`, `.`, not starting with a dot (`.seccomp` is ours), at most 255 bytes.
@@ -152,11 +175,7 @@ private struct Flags {
         case "no-pivot": create.noPivot = try words.bool()
         case "no-new-keyring": create.noNewKeyring = try words.bool()
         case "preserve-fds":
-            let text = try words.value(flag)
-            guard let count = Int32(text), (0...1024).contains(count) else {
-                throw RuntimeError("--preserve-fds must be a number from 0 to 1024")
-            }
-            create.preservedDescriptors = count
+            create.preservedDescriptors = try words.descriptorCount(flag)
         case "detach", "d": detach = try words.bool()
         case "all", "a": all = try words.bool()
         case "force": force = try words.bool()
@@ -169,57 +188,5 @@ private struct Flags {
         case "no-subreaper": _ = try words.bool()
         default: throw RuntimeError("flag --\(flag) of \(command) is not supported")
         }
-    }
-}
-
-/// The words of a command line, one after the other.
-private struct Words {
-    private let words: [String]
-    private var next = 0
-    private var pending: String?
-    private var flagsEnded = false
-
-    init(_ words: [String]) { self.words = words }
-
-    /// The name of the next word when it is a flag.
-    mutating func flag() throws(RuntimeError) -> String? {
-        guard pending == nil, !flagsEnded, next < words.count else { return nil }
-        let word = words[next]
-        guard word.hasPrefix("-"), word != "-" else { return nil }
-        next += 1
-        if word == "--" {
-            flagsEnded = true
-            return nil
-        }
-        let name = word.dropFirst(word.hasPrefix("--") ? 2 : 1)
-        guard let equals = name.firstIndex(of: "=") else { return String(name) }
-        pending = String(name[name.index(after: equals)...])
-        return String(name[..<equals])
-    }
-
-    mutating func value(_ flag: String) throws(RuntimeError) -> String {
-        if let value = pending {
-            pending = nil
-            return value
-        }
-        guard next < words.count else { throw RuntimeError("flag --\(flag) needs a value") }
-        next += 1
-        return words[next - 1]
-    }
-
-    mutating func bool() throws(RuntimeError) -> Bool {
-        guard let value = pending else { return true }
-        pending = nil
-        switch value {
-        case "true", "1": return true
-        case "false", "0": return false
-        default: throw RuntimeError("\"\(value.prefix(64))\" is neither true nor false")
-        }
-    }
-
-    mutating func positional() -> String? {
-        guard next < words.count else { return nil }
-        next += 1
-        return words[next - 1]
     }
 }

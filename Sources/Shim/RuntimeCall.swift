@@ -16,8 +16,11 @@ struct RuntimeCall {
     func spawn(_ action: [String], descriptors: [Int32]) throws(SysError) -> Int32 {
         // The log holds this call's errors only.
         unlink(bundle + "/log.json")
-        let words =
-            [start.runtime, "--root", start.runtimeRoot, "--log", bundle + "/log.json", "--log-format", "json"] + action + [id]
+        var words = [start.runtime, "--root", start.runtimeRoot, "--log", bundle + "/log.json", "--log-format", "json"]
+        for flag in start.runtimeFlags.split(separator: " ") { words.append(String(flag)) }
+        words += action
+        if action.first == "create" { for flag in start.createFlags.split(separator: " ") { words.append(String(flag)) } }
+        words.append(id)
         let arguments = UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>.allocate(capacity: words.count + 1)
         for index in 0..<words.count { arguments[index] = strdup(words[index]) }
         arguments[words.count] = nil
@@ -25,7 +28,7 @@ struct RuntimeCall {
             for index in 0..<words.count { free(arguments[index]) }
             arguments.deallocate()
         }
-        let copy = action.first == "create" ? readOnlyCopy() : nil
+        let copy = action.first == "create" || action.first == "exec" ? readOnlyCopy() : nil
         let path = copy.map { "/proc/self/fd/\($0.raw)" } ?? start.runtime
         let pid = descriptors.withUnsafeBufferPointer { descriptors in
             ctr_spawn_with(

@@ -56,6 +56,12 @@ int ctr_pidfd_open(int pid, unsigned flags);
 int ctr_pidfd_send_signal(int pidfd, int signal);
 /* PIDFD_GET_INFO with PIDFD_INFO_EXIT (Linux 6.15): the raw wait status after somebody reaped it, or -errno. */
 int ctr_pidfd_exit_status(int pidfd, int *status);
+/* The kernel's process events (cn_proc), of which only PROC_EVENT_EXIT of the process pid reaches the socket: of its first thread, or with
+ * ctr_exit_events_select(…, true) of every thread. Non-blocking, close-on-exec. Needs the initial pid and user namespaces: elsewhere it is silent. */
+int ctr_exit_events_open(int pid);
+int ctr_exit_events_select(int fd, int pid, bool threads);
+/* 1 and the thread with its status in wait(2)'s encoding, 0 when there is none now; -ENOBUFS: some were lost. */
+int ctr_exit_events_read(int fd, int *pid, int *status);
 /* waitid with WNOWAIT or without; status in wait(2)'s encoding; returns the pid, 0 with WNOHANG when none. */
 int ctr_waitid(int idtype, int id, int *status, int options);
 int ctr_prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
