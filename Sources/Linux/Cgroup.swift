@@ -64,12 +64,14 @@ public struct ContainerCgroup: Sendable, Equatable {
 
     /// Makes every directory (and its parents), then writes the limits. What exists already is used as it is: a container cannot have been
     /// in it when the caller owns the name. ENOTSUP for a limit whose controller the host does not have. After an error call `remove`.
-    public func create(_ limits: CgroupLimits) throws(SysError) {
+    /// With `counted` version 2 counts memory, processes, time and I/O where the host lets it, with or without limits, as version 1 does.
+    public func create(_ limits: CgroupLimits, counted: Bool = true) throws(SysError) {
         for directory in v1 {
             try Self.makeDirectories(directory.path)
             if directory.has("cpuset") { try Self.fillCpuset(directory.path) }
         }
         if let unified { try Self.makeDirectories(unified) }
+        if counted { turnOnCounting() }
         try write(limits)
     }
 

@@ -104,7 +104,11 @@ extension CgroupLimits {
             try writer.write(memoryReservation.map(Self.maximum), to: path + "/memory.low")
             if let swap = memorySwap {
                 // Version 2 counts swap alone.
-                try writer.write(swap == -1 ? "max" : "\(max(0, swap - max(0, memory ?? 0)))", to: path + "/memory.swap.max")
+                let alone = swap == -1 ? "max" : "\(max(0, swap - max(0, memory ?? 0)))"
+                do throws(SysError) { try writer.write(alone, to: path + "/memory.swap.max") } catch {
+                    // A kernel that does not account for swap; where memory has no limit, or there is to be no swap, that is no loss to say.
+                    if error.code != ENOENT || (alone != "max" && alone != "0") { throw error }
+                }
             }
         }
         if group.directory("cpu") == nil {
@@ -175,6 +179,37 @@ extension CgroupLimits {
     private static func processes(_ value: Int64) -> String { value <= 0 ? "max" : "\(value)" }
 
     private static func writeText(_ path: String, _ text: String) throws(SysError) { try ContainerCgroup.writeText(path, text) }
+}
+
+extension ContainerCgroup {
+    /// Turns on what counts, from the mount point down to the parent of the directory. A host, or a group with processes on the way, that does
+    /// not let us is no error: then it is not counted, and a limit says so by itself.
+    func turnOnCounting() {
+        guard let unified else { return }
+        let wanted = [("cpu", "cpu"), ("io", "blkio"), ("memory", "memory"), ("pids", "pids")].filter { directory($0.1) == nil }.map(\.0)
+        func missing(_ path: String, _ file: String) -> [String] {
+            let there = ((try? Self.readText("\(path)/\(file)")) ?? "").split(separator: " ")
+            return wanted.filter { !there.contains($0[...]) }
+        }
+        if wanted.isEmpty || missing(unified, "cgroup.controllers").isEmpty { return }
+        var parents: [String] = []
+        var at = unified[...]
+        while let slash = at.lastIndex(of: "/"), slash > at.startIndex {
+            at = at[..<slash]
+            // Above the mount point there is no such file.
+            if access("\(at)/cgroup.controllers", F_OK) < 0 { break }
+            parents.append(String(at))
+        }
+        for parent in parents.reversed() {
+            let unavailable = missing(parent, "cgroup.controllers")
+            let off = missing(parent, "cgroup.subtree_control").filter { !unavailable.contains($0) }
+            if off.isEmpty { continue }
+            // All in one write, or where the kernel refuses one of them, the others.
+            let all = off.map { "+\($0)" }
+            if (try? Self.writeText(parent + "/cgroup.subtree_control", all.joined(separator: " "))) != nil { continue }
+            for each in all { try? Self.writeText(parent + "/cgroup.subtree_control", each) }
+        }
+    }
 }
 
 extension CgroupLimits.Throttle {
