@@ -209,8 +209,9 @@ extension Container {
         let name = "exec-" + exec.execID.prefix(32)
         let path = "\(container)/\(name)"
         if execs.contains(where: { $0 !== exec && $0.group == path }) { return nil }
-        if mkdir("\(unified)/\(name)", 0o755) < 0 && errno != EEXIST { return nil }
-        return (path, name)
+        // Always a new directory: once a group was killed, Linux kills whatever is cloned into it. One that is left and lives is not shared.
+        rmdir("\(unified)/\(name)")
+        return mkdir("\(unified)/\(name)", 0o755) == 0 ? (path, name) : nil
     }
 
     /// Whose the pipes of an exec are: its user, seen from the host.
