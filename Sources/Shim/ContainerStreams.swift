@@ -28,8 +28,8 @@ extension Container {
                 let attached = stdout == .log(attached: true) || stderr == .log(attached: true)
                 if let open = process.output.log { log = open } else { log = try makeLog(of: process, attached: attached) }
             }
-            var out = try sink(stdout, log, process)
-            let err = try sink(stderr, log, process)
+            var out = try sink(stdout, log, process, .stdout)
+            let err = try sink(stderr, log, process, .stderr)
             // A terminal that nobody reads would hold up its process.
             if process.names.terminal && out == nil { out = try NothingSink() }
             // What only one of the two streams is written to is over once that one is.
@@ -48,11 +48,24 @@ extension Container {
         try LogSink(in: process.exitDirectory, segmentBytes: place.start.segmentBytes)
     }
 
-    private func sink(_ place: StreamPlace, _ log: LogSink?, _ process: Process) throws(SysError) -> (any Sink)? {
+    private func sink(_ place: StreamPlace, _ log: LogSink?, _ process: Process, _ stream: LogStream) throws(SysError) -> (any Sink)? {
         switch place {
-        case .log: log
-        case .nothing, .spool, .fifo, .file, .logger: nil
+        case .log: return log
+        case .fifo(let path):
+            if let fifo = try fifo(path, of: process, stream) { return fifo }
+            return try FileSink(path)
+        case .file(let path): return try FileSink(path)
+        case .nothing, .spool, .logger: return nil
         }
+    }
+
+    private func fifo(_ path: String, of process: Process, _ stream: LogStream) throws(SysError) -> (any Sink)? {
+        if let known = stream == .stdout ? process.stdoutFIFO : process.stderrFIFO { return known }
+        guard let fifo = try CallerFIFO(path, parked: nil, number: process.number, loop: loop) else { return nil }
+        fifo.onRoom = { [unowned process] in process.output.sinkHasRoom() }
+        fifo.onChange = { [unowned self, unowned process] in self.unpark(process) }
+        if stream == .stdout { process.stdoutFIFO = fifo } else { process.stderrFIFO = fifo }
+        return fifo
     }
 
     /// Create names the streams of the first process, which until now went to the log.
@@ -98,6 +111,9 @@ extension Container {
         files.add("m", process.output.master?.raw)
         files.add("i", process.input.pipe?.raw)
         files.add("s", process.input.spool?.raw)
+        // Held in another way once the stream has ended: another letter.
+        if let fifo = process.stdoutFIFO { files.add(fifo.hasEnded ? "F" : "f", fifo.file?.raw) }
+        if let fifo = process.stderrFIFO { files.add(fifo.hasEnded ? "G" : "g", fifo.file?.raw) }
         return files
     }
 
