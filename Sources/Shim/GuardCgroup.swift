@@ -41,7 +41,7 @@ struct GuardCgroup {
         }
         let systemd = hierarchies.v1.filter { $0.controllers == "name=systemd" }
         let group = try ContainerCgroup(path, in: CgroupHierarchies(v1: systemd, unified: hierarchies.unified))
-        try group.create(CgroupLimits())
+        try group.create(CgroupLimits(), counted: false)
         let unified = try group.openUnified()?.release() ?? -1
         return (unified, try group.openEntrances())
     }

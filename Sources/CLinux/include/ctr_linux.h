@@ -116,6 +116,8 @@ char *const *ctr_environ(void);
 int ctr_signalfd(const int *signals, int count); /* blocks the signals too; CLOEXEC, NONBLOCK */
 int ctr_block_signals(const int *signals, int count);
 int ctr_unblock_all_signals(void);
+/* A counter (eventfd(2)); CLOEXEC, NONBLOCK. */
+int ctr_eventfd(void);
 int ctr_timerfd(int clock);
 int ctr_timerfd_arm(int fd, int64_t nanoseconds); /* relative, once; 0 disarms */
 int64_t ctr_clock_ns(int clock);
