@@ -75,8 +75,9 @@ extension Container {
         _ = try StreamPlace.input(names.stdin)
         first.names = names
         if names.terminal || !usual.contains(stdout) || !usual.contains(stderr) {
-            stdoutReader = first.output.disconnect(.stdout)
-            stderrReader = first.output.disconnect(.stderr)
+            // Under containerd nothing was connected before its names were known.
+            if stdoutReader < 0 { stdoutReader = first.output.disconnect(.stdout) }
+            if stderrReader < 0 { stderrReader = first.output.disconnect(.stderr) }
         }
         try connectFirst()
     }
