@@ -138,6 +138,19 @@ final class Container {
         answer(call, .success(Messages.pids(entries)))
     }
 
+    /// What the container uses now, as the kernel counts it.
+    func statistics(_ call: Call) {
+        guard phase != .none && phase != .deleted else { return answer(call, .failure(notFound)) }
+        guard let cgroup else {
+            return answer(call, .failure(Status(.failedPrecondition, "container \(place.id) has no control group of its own")))
+        }
+        do throws(SysError) {
+            answer(call, .success(Messages.stats(MetricsMessages.metrics(try cgroup.stats()))))
+        } catch {
+            answer(call, .failure(Status(error.code == ENOENT ? .notFound : .unknown, error.description)))
+        }
+    }
+
     func kill(_ call: Call, execID: String, signal: UInt32, all: Bool) {
         guard signal > 0 && signal <= 64 else {
             return answer(call, .failure(Status(.invalidArgument, "no signal has the number \(signal)")))

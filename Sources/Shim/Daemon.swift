@@ -170,6 +170,9 @@ final class Daemon {
             let (target, signal, all) = try Messages.kill(payload)
             container.kill(call, execID: try expect(target), signal: signal, all: all)
         case "Wait": container.wait(call, execID: try expect(Messages.wait(payload)))
+        case "Stats":
+            try expect(Messages.idOnly(payload))
+            container.statistics(call)
         case "Connect":
             server.answer(call, .success(Messages.connected(shim: getpid(), task: container.pid)))
         case "Shutdown":
