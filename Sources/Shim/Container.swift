@@ -41,6 +41,7 @@ final class Container {
     var mounted = false
     /// Told of everything that containerd wants to hear; set once, by who publishes it. `again`: a predecessor may have told it already.
     var onEvent: ((_ event: TaskEvent, _ again: Bool) -> Void)?
+    private var heldExits: [TaskEvent] = []
 
     init(
         place: Place, loop: Loop, parking: Parking, stdoutWriter: Int32, stderrWriter: Int32,
@@ -60,7 +61,23 @@ final class Container {
     }
 
     /// The one place from which events go out, in the order in which things happen.
-    func publish(_ event: TaskEvent, again: Bool = false) { onEvent?(event, again) }
+    func publish(_ event: TaskEvent, again: Bool = false) {
+        // A process may end before the runtime that started it has: its start is told first all the same.
+        if case .exited(let execID, _, _, _) = event, isStarting(execID) {
+            heldExits.append(event)
+            return
+        }
+        onEvent?(event, again)
+    }
+
+    private func isStarting(_ execID: String) -> Bool { execID.isEmpty && operation?.kind == .start }
+
+    /// The start has come through or failed: what was held for it follows.
+    func tellHeldExits() {
+        let held = heldExits
+        heldExits = []
+        for event in held { onEvent?(event, false) }
+    }
 
     // MARK: processes
 

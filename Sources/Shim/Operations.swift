@@ -201,6 +201,7 @@ extension Container {
             record.started = nil
             if (try? record.write(in: place.bundleDirectory)) != nil { first.record = record }
         }
+        tellHeldExits()
         finish(.failure(failure))
     }
 
@@ -262,6 +263,7 @@ extension Container {
     private func started() {
         if phase == .created { phase = .running }
         publish(.started(pid: pid))
+        tellHeldExits()
         finish(.success(Messages.started(pid: pid)))
     }
 
