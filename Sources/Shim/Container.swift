@@ -25,6 +25,8 @@ final class Container {
     var nextNumber: UInt32 = 1
     /// Messages in the parking queue, living or not.
     var parked = 0
+    /// What else is parked there.
+    var guests: () -> [(name: String, file: Int32)] = { [] }
 
     var operation: Operation?
     var queue: [Operation] = []

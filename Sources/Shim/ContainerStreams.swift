@@ -136,6 +136,18 @@ extension Container {
         parkAgain()
     }
 
+    /// Something that is no stream and no mount of the container, but lives as long. Whether there was room for it.
+    func park(guest name: String, _ file: Int32) -> Bool {
+        if (try? parking.park(name, [file])) == nil { return false }
+        parked += 1
+        return true
+    }
+
+    /// After the whole queue was taken out: the guests go on living.
+    func parkGuests() {
+        for guest in guests() { _ = park(guest: guest.name, guest.file) }
+    }
+
     /// The living messages once more behind the rest, then the rest out of the queue: each is in it at every moment. Where the queue takes
     /// no more the old messages stay.
     func parkAgain() {
@@ -143,6 +155,10 @@ extension Container {
         do throws(SysError) {
             if let rootfs {
                 try parking.park(ParkedName(.rootfs, letters: "").text, [rootfs.raw])
+                parked += 1
+            }
+            for guest in guests() {
+                try parking.park(guest.name, [guest.file])
                 parked += 1
             }
             for process in [first] + execs {

@@ -52,8 +52,21 @@ final class Daemon {
             let made = try shimErrors { () throws(SysError) in try Publisher(address: address, place: place, loop: loop) }
             publisher = made
             container.onEvent = { event, again in made.publish(event, again: again) }
+            try shimErrors { () throws(SysError) in try outlive() }
         }
         try container.takeOver()
+        server.carryOnCalls()
+    }
+
+    /// Under containerd connections and calls go on when a shim is killed.
+    private func outlive() throws(SysError) {
+        let survivors = try Survivors(directory: place.bundleDirectory, parking: container.parking)
+        survivors.onPark = { [container] name, socket in container.park(guest: name, socket) }
+        survivors.onUnpark = { [container] in container.parkAgain() }
+        survivors.onRepeated = { [container] method, execID, failure in container.outcome(ofRepeated: method, execID, failure) }
+        container.guests = { [unowned survivors] in survivors.sockets.map { (name: Survivors.name($0.serial), file: $0.socket) } }
+        server.survivors = survivors
+        server.adoptSurvivors()
     }
 
     /// `number` when it is open, else -1.

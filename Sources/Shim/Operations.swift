@@ -100,6 +100,8 @@ extension Container {
     private func create(_ mounts: [MountRequest], _ names: StreamNames) {
         do throws(Status) { try name(first: names) } catch { return finish(.failure(error)) }
         do throws(SysError) {
+            // What the caller's FIFOs hold outlives this shim from here on.
+            try park(first)
             var descriptors: [Int32] = [0, stdoutWriter, stderrWriter]
             switch place.start.rootfsMode {
             case .detached: descriptors.append(try makeRootfs(mounts).raw)
@@ -298,6 +300,7 @@ extension Container {
         let messages = (try? parking.drain()) ?? []
         parked = 0
         for process in [first] + execs { process.parked = "" }
+        parkGuests()
         if mounted && rootfs != nil { _ = ctr_umount2(place.bundle + "/rootfs", 2) }
         guard let rootfs else {
             for file in messages { close(file) }

@@ -1,6 +1,7 @@
 """ctr-shim under an unmodified containerd: Debian 12's own, and the newer ones of Debian's later suites where `make deps-peers` has unpacked them."""
 import os
 import re
+import signal
 
 import events
 import pytest
@@ -177,3 +178,123 @@ def test_options_come_as_a_configuration_file_too(world):
     path.write_text("NoPivotRoot = maybe\n")
     done = world.run("c1", "true", options=("--runtime-config-path", str(path)), code=None)
     assert done.code != 0 and "NoPivotRoot" in done.err
+
+
+# --- death of the shim
+
+def test_a_killed_shim_is_replaced_and_containerd_does_not_notice(world, stream):
+    before = world.log_text().count('msg="shim disconnected" id=c1')
+    client = world.client("run", "--rm", "--runtime", RUNTIME, IMAGE, "c1", "sh", "-c", "echo one; until [ -e /tmp/go ]; do usleep 20000; done; echo two; exit 9")
+    client.out.until(rb"one\n")
+    pid = world.tasks()["c1"][0]
+    for kills in range(1, 4):
+        shim, keeper = world.guards("c1")
+        shim.kill_and_wait()
+        assert world.tasks()["c1"] == (pid, "RUNNING")
+        assert world.shim_starts("c1") == kills + 1 and keeper.alive()
+    open(f"/proc/{pid}/root/tmp/go", "w").close()
+    assert client.wait() == 9
+    assert client.out.data == b"one\ntwo\n"
+    assert [t for t, _ in stream.until("c1", "/tasks/delete")] == ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]
+    # Once, at its normal end.
+    assert world.log_text().count('msg="shim disconnected" id=c1') - before == 1
+
+
+def test_calls_that_a_killed_shim_was_carrying_out_are_carried_on(world):
+    """The shim is stopped, asked, and killed with the request in its socket; and killed with the request in its journal."""
+    world.background("c1", "sleep", "1000")
+    pid = world.tasks()["c1"][0]
+    shim, _ = world.guards("c1")
+    shim.kill(signal.SIGSTOP)
+    client = world.client("tasks", "pause", "c1")
+    assert not events.readable([client.pidfd], 0.3)
+    shim.kill_and_wait()
+    assert client.wait() == 0
+    assert world.tasks()["c1"] == (pid, "PAUSED")
+    world.ctr("tasks", "resume", "c1")
+    world.remove("c1")
+
+
+def test_without_shim_and_keeper_the_task_ends_with_the_status_that_it_got(world, stream):
+    world.background("c1", "sleep", "1000")
+    init = events.Pid(world.tasks()["c1"][0])
+    shim, keeper = world.guards("c1")
+    keeper.kill_and_wait()
+    shim.kill_and_wait()
+    init.wait()
+    seen = stream.until("c1", "/tasks/delete")
+    assert [t for t, _ in seen] == ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]
+    assert [m["exit_status"] for _, m in seen[2:]] == [137, 137] and seen[2][1]["pid"] == init.pid
+    assert "c1" not in world.tasks() and not world.bundle("c1").exists()
+    world.ctr("containers", "rm", "c1")
+
+
+# --- death of containerd
+
+def forwarded(world, identifier_count=None):
+    """Topics of the events that containerd took from shims, in their order, by its own log."""
+    return re.findall(r'msg="event forwarded" ns=\S+ topic=(\S+)', world.log_text())
+
+
+def test_a_task_outlives_containerd_and_is_found_again(world):
+    world.background("c1", "sh", "-c", "until [ -e /tmp/go ]; do usleep 20000; done; exit 6")
+    pid = world.tasks()["c1"][0]
+    shim, keeper = world.guards("c1")
+    world.kill9().start()
+    assert world.tasks()["c1"] == (pid, "RUNNING") and shim.alive() and keeper.alive()
+    world.ctr("tasks", "pause", "c1")
+    world.ctr("tasks", "resume", "c1")
+    client = world.client("tasks", "attach", "c1")
+    open(f"/proc/{pid}/root/tmp/go", "w").close()
+    assert client.wait() == 6
+    world.remove("c1")
+
+
+def test_what_happens_while_containerd_is_away_is_told_in_order_when_it_is_back(world):
+    world.background("c1", "sh", "-c", "until [ -e /tmp/go ]; do usleep 20000; done; exit 6")
+    pid = world.tasks()["c1"][0]
+    init = events.Pid(pid)
+    world.kill9()
+    told = len(forwarded(world))
+    open(f"/proc/{pid}/root/tmp/go", "w").close()
+    init.wait()
+    events.wait_file(world.bundle("c1") / "exit")
+    world.start()
+    assert world.tasks()["c1"] == (pid, "STOPPED")
+    events.wait_file(world.log, lambda _: len(forwarded(world)) > told)
+    assert forwarded(world)[told:] == ["/tasks/exit"]
+    removed = world.ctr("tasks", "rm", "c1", code=None)
+    assert "exit with non-zero exit code 6" in removed.err
+    world.ctr("containers", "rm", "c1")
+
+
+def test_a_shim_that_was_killed_while_containerd_was_away_lives_on_too(world):
+    world.background("c1", "sh", "-c", "until [ -e /tmp/go ]; do usleep 20000; done; exit 8")
+    pid = world.tasks()["c1"][0]
+    shim, keeper = world.guards("c1")
+    world.kill9()
+    told = len(forwarded(world))
+    shim.kill_and_wait()
+    init = events.Pid(pid)
+    open(f"/proc/{pid}/root/tmp/go", "w").close()
+    init.wait()
+    events.wait_file(world.bundle("c1") / "exit")
+    world.start()
+    assert world.tasks()["c1"] == (pid, "STOPPED") and keeper.alive()
+    events.wait_file(world.log, lambda _: len(forwarded(world)) > told)
+    assert forwarded(world)[told:] == ["/tasks/exit"]
+    assert "exit with non-zero exit code 8" in world.ctr("tasks", "rm", "c1", code=None).err
+    world.ctr("containers", "rm", "c1")
+
+
+def test_a_shim_with_nothing_to_say_wakes_nobody(world):
+    world.background("c1", "sleep", "1000")
+    shim, keeper = world.guards("c1")
+
+    def switches(pid):
+        return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", open(f"/proc/{pid}/status").read(), re.M).group(1))
+    events.readable([shim.fd], 1.5)
+    before = switches(shim.pid), switches(keeper.pid)
+    events.readable([shim.fd], 3)
+    assert (switches(shim.pid), switches(keeper.pid)) == before
+    world.remove("c1")
