@@ -25,6 +25,8 @@ final class Container {
     var nextNumber: UInt32 = 1
     /// Messages in the parking queue, living or not.
     var parked = 0
+    /// What else is parked there.
+    var guests: () -> [(name: String, file: Int32)] = { [] }
 
     var operation: Operation?
     var queue: [Operation] = []
@@ -42,6 +44,7 @@ final class Container {
     lazy var userMappings = readMappings()
     /// Told of everything that containerd wants to hear; set once, by who publishes it. `again`: a predecessor may have told it already.
     var onEvent: ((_ event: TaskEvent, _ again: Bool) -> Void)?
+    private var heldExits: [TaskEvent] = []
 
     init(
         place: Place, loop: Loop, parking: Parking, stdoutWriter: Int32, stderrWriter: Int32,
@@ -61,7 +64,23 @@ final class Container {
     }
 
     /// The one place from which events go out, in the order in which things happen.
-    func publish(_ event: TaskEvent, again: Bool = false) { onEvent?(event, again) }
+    func publish(_ event: TaskEvent, again: Bool = false) {
+        // A process may end before the runtime that started it has: its start is told first all the same.
+        if case .exited(let execID, _, _, _) = event, isStarting(execID) {
+            heldExits.append(event)
+            return
+        }
+        onEvent?(event, again)
+    }
+
+    private func isStarting(_ execID: String) -> Bool { execID.isEmpty && operation?.kind == .start }
+
+    /// The start has come through or failed: what was held for it follows.
+    func tellHeldExits() {
+        let held = heldExits
+        heldExits = []
+        for event in held { onEvent?(event, false) }
+    }
 
     // MARK: processes
 
@@ -137,6 +156,19 @@ final class Container {
             (pid: pid, info: running.first { $0.pid == pid }.map { Messages.processDetails(execID: $0.execID) })
         }
         answer(call, .success(Messages.pids(entries)))
+    }
+
+    /// What the container uses now, as the kernel counts it.
+    func statistics(_ call: Call) {
+        guard phase != .none && phase != .deleted else { return answer(call, .failure(notFound)) }
+        guard let cgroup else {
+            return answer(call, .failure(Status(.failedPrecondition, "container \(place.id) has no control group of its own")))
+        }
+        do throws(SysError) {
+            answer(call, .success(Messages.stats(MetricsMessages.metrics(try cgroup.stats()))))
+        } catch {
+            answer(call, .failure(Status(error.code == ENOENT ? .notFound : .unknown, error.description)))
+        }
     }
 
     func kill(_ call: Call, execID: String, signal: UInt32, all: Bool) {

@@ -29,6 +29,9 @@ final class Process {
     var names = StreamNames()
     let output: Output
     let input: Input
+    /// FIFOs of the caller's that its output flows into.
+    var stdoutFIFO: CallerFIFO?
+    var stderrFIFO: CallerFIFO?
 
     /// Who it is; nil until it runs.
     var record: PidRecord?

@@ -20,6 +20,8 @@ extension Container {
             // Nothing was created, but a predecessor may have died in the middle of it.
             if place.restarts > 0 {
                 for file in (try? parking.drain()) ?? [] { close(file) }
+                parked = 0
+                parkGuests()
                 perform(.clean, for: nil)
             }
             return
