@@ -39,6 +39,7 @@ final class Container {
     var stderrReader = Inherited.stderr
     /// Whether this shim has a mount namespace of its own in which the root file system is mounted.
     var mounted = false
+    lazy var userMappings = readMappings()
     /// Told of everything that containerd wants to hear; set once, by who publishes it. `again`: a predecessor may have told it already.
     var onEvent: ((_ event: TaskEvent, _ again: Bool) -> Void)?
 
@@ -201,6 +202,7 @@ final class Container {
             if process.keeperDeadline <= time { keeperIsLate(process) }
             if process.retryDeadline <= time { retryRecord(process) }
             process.takeLate(time, into: &late)
+            if !process.deleters.isEmpty { deleteIfDrained(process) }
         }
         if operation != nil { operation?.takeLate(time, into: &late) }
         for index in queue.indices { queue[index].takeLate(time, into: &late) }
@@ -224,7 +226,8 @@ extension Container {
         case .sink: process.output.sinkReady()
         case .stdin: process.input.writable()
         case .terminal: process.output.terminalReady()
-        case .inputSource, .console, .listener, .signals, .connection, .publisher: break
+        case .console: (process.isFirst ? operation?.console : process.start?.console)?.take()
+        case .inputSource, .listener, .signals, .connection, .publisher: break
         }
     }
 }

@@ -90,7 +90,7 @@ extension Container {
         return stat[(end + 1)...].split(whereSeparator: { $0 == 0x20 || $0 == 0x0a })
     }
 
-    private static func parent(of pid: Int32) -> Int32? {
+    static func parent(of pid: Int32) -> Int32? {
         stat(pid).flatMap { $0.count > 1 ? Int32(String(decoding: $0[1], as: UTF8.self)) : nil }
     }
 
@@ -151,7 +151,8 @@ extension Container {
         }
         process.output.processEnded()
         process.input.processEnded()
-        if process.isFirst && operation?.awaitsExit == true { deleted() }
+        process.start = nil
+        if operation?.awaitsExit == true { deleteIfEnded() }
     }
 
     /// Reaps what has ended. While the runtime makes a process only the runtime is looked for: what it makes may be among the others, and
@@ -161,6 +162,13 @@ extension Container {
             var status: Int32 = 0
             if let child = operation?.child, child > 0, ctr_waitid(CTR_P_PID, child, &status, WNOHANG) == child {
                 _ = runtimeEnded(child, waitStatus: status)
+                continue
+            }
+            if let exec = execs.first(where: { exec in
+                guard let child = exec.start?.child, child > 0 else { return false }
+                return ctr_waitid(CTR_P_PID, child, &status, WNOHANG) == child
+            }) {
+                execStarted(exec, waitStatus: status)
                 continue
             }
             if makesProcess { return }
@@ -179,6 +187,6 @@ extension Container {
     /// Whether the runtime is making a process whose pid is not known yet.
     private var makesProcess: Bool {
         if let operation, operation.child > 0, case .create = operation.kind { return true }
-        return false
+        return startsUnderWay > 0
     }
 }
