@@ -20,7 +20,7 @@ SWIFT_SOURCES := $(shell find Sources -type f -not -path 'Sources/ctr-keeper/*' 
 KEEPER_SOURCES := $(wildcard Sources/ctr-keeper/*.c Sources/ctr-keeper/*.h)
 STAMP := $(BUILD)/release-programs.stamp
 
-.PHONY: help fuzz deps deps-peers deps-proto build install demo test unit integration crashwalk leakcheck bench \
+.PHONY: help fuzz deps deps-peers deps-proto build install demo test unit integration crashwalk rounds leakcheck bench \
 	proto proto-check format lint docs clean
 
 help: ## this list
@@ -71,7 +71,7 @@ demo: deps build ## a container that outlives the SIGKILL of its manager, step b
 	@$(PYTHON) tools/demo.py
 
 test: build ## everything that is checked, the fast first; the last line is the total
-	@tools/test.sh lint docs $(if $(CI),proto) unit integration crashwalk leakcheck
+	@tools/test.sh lint docs $(if $(CI),proto) unit integration crashwalk rounds leakcheck
 
 unit: ## unit tests (debug build)
 	@tools/test.sh unit
@@ -81,6 +81,9 @@ integration: build ## real containers, driving the programs in bin/
 
 fuzz: ## each parser of foreign bytes under libFuzzer and the address sanitizer, FUZZ_SECONDS each
 	@tools/fuzz.sh $(or $(FUZZ_SECONDS),60)
+
+rounds: build ## 200 rounds of SIGKILL under a writer at full speed
+	@tools/test.sh rounds
 
 leakcheck: build ## the leak checker's own controls, then the whole host
 	@tools/test.sh leakcheck

@@ -66,6 +66,15 @@ crashwalk_stage() {
     count crashwalk "${good:-0}" "${bad:-0}" $((SECONDS - started))
 }
 
+rounds_stage() {
+    local started=$SECONDS log=$reports/rounds.log
+    "$python" Tests/Chaos/rounds.py --rounds "${ROUNDS:-200}" 2>&1 | tee "$log"
+    local status=${PIPESTATUS[0]} good bad
+    good=$(sed -n -E 's/^rounds: ([0-9]+) passed.*/\1/p' "$log"); bad=$(sed -n -E 's/^rounds: .* ([0-9]+) failed$/\1/p' "$log")
+    ((status != 0 && ${bad:-0} == 0)) && bad=1
+    count rounds "${good:-0}" "${bad:-0}" $((SECONDS - started))
+}
+
 "$python" Tests/Integration/leakcheck.py note "$reports/host.json" || exit 1
 for stage in "$@"; do
     echo "== $stage"
@@ -76,6 +85,7 @@ for stage in "$@"; do
     unit) unit_stage ;;
     integration) pytest_stage integration Tests/Integration ;;
     crashwalk) crashwalk_stage ;;
+    rounds) rounds_stage ;;
     leakcheck)
         pytest_stage controls Tests/Integration/test_controls.py
         check leakcheck "$python" Tests/Integration/leakcheck.py compare "$reports/host.json" ;;

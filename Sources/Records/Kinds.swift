@@ -66,10 +66,18 @@ public struct StartRecord: TypedRecord {
     public var segmentBytes: UInt64
     /// Absolute path of ctr-keeper; nil: beside the shim's own program.
     public var keeper: String?
+    /// Comma separated: which sources of an exit status a shim that is not init's parent may use, beside what its keeper reaped; nil: each that
+    /// the host has. For proving one where the kernel has a stronger.
+    public var exitSources: String?
+    /// Where events go (`containerd.services.events.ttrpc.v1.Events`); nil under our own manager, which asks instead.
+    public var publishAddress: String?
+    /// Flags that `RUNTIME` gets before its command, and those that `create` gets, separated by spaces.
+    public var runtimeFlags = ""
+    public var createFlags = ""
 
     public init(
         runtime: String, runtimeRoot: String, rootfsMode: RootfsMode, socket: String, incarnationDirectory: String,
-        segmentBytes: UInt64 = defaultSegmentBytes, keeper: String? = nil
+        segmentBytes: UInt64 = defaultSegmentBytes, keeper: String? = nil, exitSources: String? = nil
     ) {
         self.runtime = runtime
         self.runtimeRoot = runtimeRoot
@@ -78,6 +86,7 @@ public struct StartRecord: TypedRecord {
         self.incarnationDirectory = incarnationDirectory
         self.segmentBytes = segmentBytes
         self.keeper = keeper
+        self.exitSources = exitSources
     }
 
     public init(fields: borrowing RecordFields) throws(RecordError) {
@@ -91,6 +100,10 @@ public struct StartRecord: TypedRecord {
         incarnationDirectory = try fields.text("incarnation_dir")
         segmentBytes = try fields.optionalNumber("segment_bytes") ?? Self.defaultSegmentBytes
         keeper = fields.optionalText("keeper")
+        exitSources = fields.optionalText("exit_sources")
+        publishAddress = fields.optionalText("publish_address")
+        runtimeFlags = fields.optionalText("runtime_flags") ?? ""
+        createFlags = fields.optionalText("create_flags") ?? ""
     }
 
     public func fill(_ record: inout Record) {
@@ -101,6 +114,10 @@ public struct StartRecord: TypedRecord {
         record.set("incarnation_dir", incarnationDirectory)
         if segmentBytes != Self.defaultSegmentBytes { record.set("segment_bytes", segmentBytes) }
         if let keeper { record.set("keeper", keeper) }
+        if let exitSources { record.set("exit_sources", exitSources) }
+        if let publishAddress { record.set("publish_address", publishAddress) }
+        if !runtimeFlags.isEmpty { record.set("runtime_flags", runtimeFlags) }
+        if !createFlags.isEmpty { record.set("create_flags", createFlags) }
     }
 }
 
@@ -112,21 +129,53 @@ public struct GuardsRecord: TypedRecord {
 
     public var keeper: ProcessIdentity
     public var bootID: String
+    /// Inode numbers of the container's output pipes: by them they are found again among its descriptors when both guards are gone.
+    public var stdoutPipe: UInt64?
+    public var stderrPipe: UInt64?
+    /// These guards took over a container whose keeper and shim were both gone; nil for the first ones.
+    public var regained: Regained?
 
-    public init(keeper: ProcessIdentity, bootID: String) {
+    /// What became of the output streams, by their names, comma separated.
+    public struct Regained: Equatable, Sendable {
+        /// The pipe was found again; what was written in between may be missing.
+        public var streams: String
+        /// Nobody held the pipe any more, or it was a terminal's: the stream has ended.
+        public var lost: String
+
+        public init(streams: String, lost: String) {
+            self.streams = streams
+            self.lost = lost
+        }
+    }
+
+    public init(
+        keeper: ProcessIdentity, bootID: String, stdoutPipe: UInt64? = nil, stderrPipe: UInt64? = nil, regained: Regained? = nil
+    ) {
         self.keeper = keeper
         self.bootID = bootID
+        self.stdoutPipe = stdoutPipe
+        self.stderrPipe = stderrPipe
+        self.regained = regained
     }
 
     public init(fields: borrowing RecordFields) throws(RecordError) {
         keeper = ProcessIdentity(pid: try fields.number("keeper_pid"), startTime: try fields.number("keeper_start"))
         bootID = try fields.text("boot_id")
+        stdoutPipe = try fields.optionalNumber("stdout_pipe")
+        stderrPipe = try fields.optionalNumber("stderr_pipe")
+        regained = fields.optionalText("regained").map { Regained(streams: $0, lost: fields.optionalText("lost") ?? "") }
     }
 
     public func fill(_ record: inout Record) {
         record.set("keeper_pid", keeper.pid)
         record.set("keeper_start", keeper.startTime)
         record.set("boot_id", bootID)
+        record.set("stdout_pipe", ifPresent: stdoutPipe)
+        record.set("stderr_pipe", ifPresent: stderrPipe)
+        if let regained {
+            record.set("regained", regained.streams)
+            record.set("lost", regained.lost)
+        }
     }
 }
 
@@ -144,6 +193,11 @@ public struct PidRecord: TypedRecord {
     public var started: Int64?
     /// The container's control group as the kernel names it, "/ctrd/default/c1"; nil where it is in none of its own.
     public var cgroup: String?
+    /// Where the standard streams go, as Create named them; empty: the default.
+    public var terminal = false
+    public var stdin = ""
+    public var stdout = ""
+    public var stderr = ""
 
     public init(process: ProcessIdentity, bootID: String, created: Int64, started: Int64? = nil, cgroup: String? = nil) {
         self.process = process
@@ -159,6 +213,10 @@ public struct PidRecord: TypedRecord {
         created = try fields.number("created_ns")
         started = try fields.flag("started") ? try fields.number("started_ns") as Int64 : nil
         cgroup = fields.optionalText("cgroup")
+        terminal = fields.optionalText("terminal") == "1"
+        stdin = fields.optionalText("stdin") ?? ""
+        stdout = fields.optionalText("stdout") ?? ""
+        stderr = fields.optionalText("stderr") ?? ""
     }
 
     public func fill(_ record: inout Record) {
@@ -169,5 +227,7 @@ public struct PidRecord: TypedRecord {
         record.set("started", started != nil)
         record.set("started_ns", started ?? 0)
         if let cgroup { record.set("cgroup", cgroup) }
+        if terminal { record.set("terminal", true) }
+        for (key, name) in [("stdin", stdin), ("stdout", stdout), ("stderr", stderr)] where !name.isEmpty { record.set(key, name) }
     }
 }

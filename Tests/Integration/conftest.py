@@ -5,7 +5,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import World  # noqa: E402
+from harness import World, drop_manager  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +40,6 @@ def alone():
         made.assert_no_leaks(drop_manager(before, made))
     finally:
         made.close()
-
-
-def drop_manager(before, world):
-    """The manager may be another process now than when the snapshot was taken."""
-    return {**before, "process": before["process"] | {item for item in world.snapshot()["process"] if item.startswith(f"{world.process.pid}@")}}
 
 
 @pytest.fixture

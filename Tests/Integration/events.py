@@ -95,7 +95,7 @@ class Pid:
     """A process by pidfd: what is signalled is what was opened."""
 
     def __init__(self, pid):
-        self.pid = pid
+        self.pid, self.fd = pid, -1
         self.fd = os.pidfd_open(pid)
         self.start_time = start_time(pid)
 

@@ -282,6 +282,11 @@ class World:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+def drop_manager(before, world):
+    """The manager may be another process now than when the snapshot was taken."""
+    return {**before, "process": before["process"] | {item for item in world.snapshot()["process"] if item.startswith(f"{world.process.pid}@")}}
+
+
 def proved(task):
     return task["status"] != "unknown" or task["exit"] is not None or task["guards"] == "unresponsive" or bool(task["error"])
 

@@ -206,3 +206,12 @@ def test_a_kill_counts_only_when_its_call_was_reached(nobody):
         traps.trace.write_text(text)
         assert traps.landed(number) == call, text
 
+
+
+@pytest.mark.parametrize("plant", ["lost", "doubled", "status", "missed"])
+def test_the_kill_rounds_find_what_is_planted(plant):
+    """A lost line, a doubled one, an invented status, and kills that hit nothing each turn the run red."""
+    done = subprocess.run([sys.executable, Path(__file__).resolve().parents[1] / "Chaos/rounds.py", "--rounds", "2", "--lines", "20000", "--plant", plant,
+                           *(() if plant == "missed" else ("--least", "0"))], capture_output=True, text=True, timeout=120)
+    expected = {"lost": "lines 77 to 77 are lost", "doubled": "line 77 comes again", "status": "was invented", "missed": "0 kills landed, planned were 2"}
+    assert done.returncode == 1 and expected[plant] in done.stdout, done.stdout + done.stderr
