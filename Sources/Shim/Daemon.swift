@@ -41,8 +41,8 @@ final class Daemon {
         let answer = { [server] (call: Call, result: Result<[UInt8], Status>) in server.answer(call, result) }
         let pump = try shimErrors { [loop] () throws(SysError) in
             try LogPump(
-                incarnation: place.incarnationDirectory, segmentBytes: place.start.segmentBytes, stdout: Inherited.stdout,
-                stderr: Inherited.stderr, loop: loop, answer: answer)
+                incarnation: place.incarnationDirectory, segmentBytes: place.start.segmentBytes,
+                segmentCount: place.start.segmentCount, stdout: Inherited.stdout, stderr: Inherited.stderr, loop: loop, answer: answer)
         }
         container = Container(
             place: place, loop: loop, pump: pump,

@@ -20,12 +20,13 @@ final class LogPump {
 
     /// Opens the log in `incarnation`/log and watches the pipes, which are the pump's from now on.
     init(
-        incarnation: Int32, segmentBytes: UInt64, stdout: Int32, stderr: Int32, loop: Loop,
+        incarnation: Int32, segmentBytes: UInt64, segmentCount: UInt32, stdout: Int32, stderr: Int32, loop: Loop,
         answer: @escaping (Call, Result<[UInt8], Status>) -> Void
     ) throws(SysError) {
         try makeDirectory("log", mode: 0o700, at: incarnation)
         writer = try LogWriter(
-            directory: Linux.open("log", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, at: incarnation), segmentBytes: segmentBytes)
+            directory: Linux.open("log", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, at: incarnation), segmentBytes: segmentBytes,
+            segmentCount: segmentCount)
         self.loop = loop
         self.stdout = stdout
         self.stderr = stderr
