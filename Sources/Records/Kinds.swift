@@ -197,6 +197,11 @@ public struct PidRecord: TypedRecord {
     public var started: Int64?
     /// The container's control group as the kernel names it, "/ctrd/default/c1"; nil where it is in none of its own.
     public var cgroup: String?
+    /// Where the standard streams go, as Create named them; empty: the default.
+    public var terminal = false
+    public var stdin = ""
+    public var stdout = ""
+    public var stderr = ""
 
     public init(process: ProcessIdentity, bootID: String, created: Int64, started: Int64? = nil, cgroup: String? = nil) {
         self.process = process
@@ -212,6 +217,10 @@ public struct PidRecord: TypedRecord {
         created = try fields.number("created_ns")
         started = try fields.flag("started") ? try fields.number("started_ns") as Int64 : nil
         cgroup = fields.optionalText("cgroup")
+        terminal = fields.optionalText("terminal") == "1"
+        stdin = fields.optionalText("stdin") ?? ""
+        stdout = fields.optionalText("stdout") ?? ""
+        stderr = fields.optionalText("stderr") ?? ""
     }
 
     public func fill(_ record: inout Record) {
@@ -222,5 +231,7 @@ public struct PidRecord: TypedRecord {
         record.set("started", started != nil)
         record.set("started_ns", started ?? 0)
         if let cgroup { record.set("cgroup", cgroup) }
+        if terminal { record.set("terminal", true) }
+        for (key, name) in [("stdin", stdin), ("stdout", stdout), ("stderr", stderr)] where !name.isEmpty { record.set(key, name) }
     }
 }

@@ -90,10 +90,7 @@ struct InitProcess {
                 try tell(channel, .warning("oom_score_adj \(value) needs CAP_SYS_RESOURCE: it stays as it is"))
             }
         }
-        if let profile = plan.process.apparmorProfile {
-            try attempt("AppArmor profile \(profile)") { () throws(SysError) in try root.writeSelf("attr/apparmor/exec", "exec \(profile)")
-            }
-        }
+        if let profile = plan.process.apparmorProfile { try root.enterAppArmor(profile) }
         if !plan.spec.hooks.createContainer.isEmpty {
             try HookRunner.run(plan.spec.hooks.createContainer, "createContainer", HookRunner.state(plan, pid: hostPid(), .creating))
         }

@@ -12,6 +12,9 @@ struct Invocation: Equatable {
         case pause
         case resume
         case exec(ExecOptions)
+        case ps(json: Bool, options: [String])
+        case update(UpdateOptions)
+        case events(once: Bool, interval: Int64)
         case list(quiet: Bool, json: Bool)
         case spec(bundle: String)
         case version
@@ -66,7 +69,16 @@ struct Invocation: Equatable {
     }
 
     private mutating func parse(command name: String, _ words: inout Words) throws(RuntimeError) {
-        if name == "exec" { return try parseExec(&words) }
+        switch name {
+        case "exec": return try parseExec(&words)
+        case "ps": return try parsePs(&words)
+        case "update": return try parseUpdate(&words)
+        case "events": return try parseEvents(&words)
+        case "checkpoint", "restore":
+            throw RuntimeError(
+                "\(name) is not supported: this runtime does not save running processes; stop the container and create it again")
+        default: break
+        }
         var flags = Flags()
         var signal: Int32 = 15
         var rest: [String] = []
@@ -107,27 +119,6 @@ struct Invocation: Equatable {
         guard rest.count == 1 else { throw RuntimeError("\(name) takes exactly one container ID; see ctrun \(name) --help") }
         id = rest[0]
         guard Self.isValid(id: id) else { throw RuntimeError("invalid container ID format: \"\(id.prefix(64))\"") }
-    }
-
-    /// Flags end at the id: what follows it is the program's.
-    private mutating func parseExec(_ words: inout Words) throws(RuntimeError) {
-        var options = ExecOptions()
-        while let flag = try words.flag() {
-            if flag == "help" || flag == "h" {
-                command = .help("exec")
-                return
-            }
-            try options.take(flag, &words)
-        }
-        guard let word = words.positional() else { throw RuntimeError("exec takes a container ID; see ctrun exec --help") }
-        id = word
-        guard Self.isValid(id: id) else { throw RuntimeError("invalid container ID format: \"\(id.prefix(64))\"") }
-        options.args = words.rest()
-        if options.processFile != nil && !options.args.isEmpty {
-            throw RuntimeError("exec takes either --process or a command, not both")
-        }
-        if options.processFile == nil && options.args.isEmpty { throw RuntimeError("exec: process args cannot be empty") }
-        command = .exec(options)
     }
 
     /// An id is a file name: letters, digits, `_`, `+`, `-`, `.`, not starting with a dot (`.seccomp` is ours), at most 255 bytes.
@@ -182,9 +173,7 @@ private struct Flags {
         case "f" where command == "delete": force = try words.bool()
         case "quiet", "q": quiet = try words.bool()
         case "format", "f":
-            let text = try words.value(flag)
-            guard text == "table" || text == "json" else { throw RuntimeError("unknown format \"\(text)\": use table or json") }
-            json = text == "json"
+            json = try words.isJSON(flag)
         case "no-subreaper": _ = try words.bool()
         default: throw RuntimeError("flag --\(flag) of \(command) is not supported")
         }

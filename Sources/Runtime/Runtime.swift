@@ -49,6 +49,9 @@ public enum Runtime {
         case .delete(let force): try Lifecycle.delete(line, force: force, log)
         case .exec(let options):
             do throws(RuntimeError) { return try Execution.run(line, options, log) } catch { throw error.during("exec failed") }
+        case .ps(let json, let options): try output(try ProcessList.run(line, json: json, options: options))
+        case .update(let options): try Update.run(line, options)
+        case .events(let once, let interval): try Events.run(line, once: once, interval: interval, output: output)
         case .pause: try Lifecycle.setPaused(line, true)
         case .resume: try Lifecycle.setPaused(line, false)
         case .state: try output(try Lifecycle.state(line))

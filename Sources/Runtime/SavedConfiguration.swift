@@ -18,6 +18,9 @@ struct SavedConfiguration: Equatable {
         self.init(of: document)
     }
 
+    /// Puts the limits of a "resources" object over the saved ones.
+    mutating func change(resources change: JSON) { resources = resources.merged(with: change) }
+
     func encoded() -> [UInt8] { document.encoded() }
 
     private var document: JSON {

@@ -53,7 +53,9 @@ struct SeccompCache: ~Copyable {
             status.st_size > Self.headLength, status.st_size <= Self.fileLimit
         else { return nil }
         let size = Int(status.st_size)
-        let bytes = [UInt8](unsafeUninitializedCapacity: size) { buffer, count in count = max(0, Glibc.read(file.raw, buffer.baseAddress, size)) }
+        let bytes = [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
+            count = max(0, Glibc.read(file.raw, buffer.baseAddress, size))
+        }
         guard bytes.count == size, bytes.starts(with: Self.magic) else { return nil }
         return bytes.withUnsafeBytes { (buffer) -> SeccompProgram? in
             let at = Self.magic.count

@@ -50,6 +50,13 @@ struct Words {
         return count
     }
 
+    /// The value of --format: "table" or "json".
+    mutating func isJSON(_ flag: String) throws(RuntimeError) -> Bool {
+        let text = try value(flag)
+        guard text == "table" || text == "json" else { throw RuntimeError("unknown format \"\(text.prefix(64))\": use table or json") }
+        return text == "json"
+    }
+
     mutating func positional() -> String? {
         guard next < words.count else { return nil }
         next += 1

@@ -6,7 +6,12 @@ import Linux
 final class Loop {
     enum Source: UInt64 {
         case listener = 1
-        case signals, stdout, stderr, initProcess, connection
+        case signals, connection
+        /// Of one process, by its number: its pidfd, its output pipes, whatever its sinks watch, where its input goes and comes from, its
+        /// terminal, and the socket at which the runtime leaves that.
+        case process, stdout, stderr, sink, stdin, inputSource, terminal, console
+        /// What an event publisher watches.
+        case publisher
     }
 
     private let epoll: Epoll

@@ -125,11 +125,11 @@ extension Instance {
         return try await ShimConnection.dial(socketPath, executor: executor)
     }
 
-    /// Where the standard streams of the container's first process go.
+    /// Where the standard streams of the container's first process go: its output into the log, which is what shims of every version do
+    /// without being told.
     private var streams: ShimStreams {
         let config = state.container.config
-        return ShimStreams(
-            terminal: config.terminal, stdin: config.openStdin ? "spool:" : "", stdout: "log:", stderr: config.terminal ? "" : "log:")
+        return ShimStreams(terminal: config.terminal, stdin: config.openStdin ? "spool:" : "")
     }
 
     /// Create and Start, as far as they are not done.
