@@ -47,8 +47,9 @@ extension MethodTable {
             ],
             "ctr.v1.Logs": [
                 "Read": .stream { (request: Ctr_V1_ReadLogsRequest, writer: StreamWriter) in
-                    try await supervisor.readLogs(request) { try await writer.send($0.serializedBytes()) }
-                }
+                    try await supervisor.readLogs(request) { writer.send(framed: $0) }
+                },
+                "Verify": .unary { (request: Ctr_V1_VerifyLogsRequest) in try await supervisor.verifyLogs(request) },
             ],
         ])
     }
