@@ -119,9 +119,9 @@ public struct LogWriter: ~Copyable {
     /// Whether `stream` is closed and drained.
     public func hasEnded(_ stream: LogStream) -> Bool { stream == .stdout ? stdout.ended : stderr.ended }
 
-    /// Moves at most ``step`` bytes from `pipe` to the segment of `stream` and writes their entry. Never waits for the pipe. When the disk
+    /// Moves at most `limit` bytes from `pipe` to the segment of `stream` and writes their entry. Never waits for the pipe. When the disk
     /// takes nothing the bytes are dropped and counted, so that the container goes on; the count is written once the disk works again.
-    public mutating func drain(_ stream: LogStream, from pipe: Int32) -> Drained {
+    public mutating func drain(_ stream: LogStream, from pipe: Int32, limit: Int = step) -> Drained {
         var state = state(stream)
         if state.ended { return .ended }
         rotateIfFull(stream, &state)
@@ -129,7 +129,7 @@ public struct LogWriter: ~Copyable {
         var moved = -Int(ENOSPC)
         if let file = state.file {
             var offset = Int64(clamping: state.size)
-            moved = ctr_splice_to_offset(pipe, file.raw, &offset, Self.step, UInt32(spliceFlags))
+            moved = ctr_splice_to_offset(pipe, file.raw, &offset, limit, UInt32(spliceFlags))
         }
         let result: Drained
         switch moved {
@@ -138,7 +138,7 @@ public struct LogWriter: ~Copyable {
             result = .moved(moved)
         case 0: result = .ended
         case -Int(EAGAIN), -Int(EINTR): result = .empty
-        default: result = Self.drop(from: pipe, &state)
+        default: result = Self.drop(from: pipe, limit: limit, &state)
         }
         flush(stream, &state)
         update(stream, state)
@@ -151,6 +151,15 @@ public struct LogWriter: ~Copyable {
         state.ended = true
         flush(stream, &state)
         if state.endWritten { state.file = nil }
+        update(stream, state)
+    }
+
+    /// Says that of `stream` something may be missing here and that nobody knows how much. Nothing on a stream that has ended.
+    public mutating func gap(_ stream: LogStream) throws(SysError) {
+        var state = state(stream)
+        if state.ended { return }
+        try appendBytes(stream, &state, upTo: state.size)
+        try append(LogEntry(stream: stream, flags: .gap, segment: state.segment, length: 0, offset: state.size))
         update(stream, state)
     }
 
@@ -177,12 +186,12 @@ public struct LogWriter: ~Copyable {
         state.indexed = 0
     }
 
-    private static func drop(from pipe: Int32, _ state: inout Stream) -> Drained {
+    private static func drop(from pipe: Int32, limit: Int, _ state: inout Stream) -> Drained {
         // Asked first, because read(2) would wait: the pipe's open file description is shared with the keeper and stays blocking.
         var waiting = pollfd(fd: pipe, events: Int16(POLLIN), revents: 0)
         if poll(&waiting, 1, 0) <= 0 { return .empty }
         let got = withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 8) { buffer in
-            read(pipe, buffer.baseAddress, buffer.count)
+            read(pipe, buffer.baseAddress, min(buffer.count, limit))
         }
         if got == 0 { return .ended }
         if got < 0 { return .empty }

@@ -33,6 +33,9 @@ final class Container {
     var operation: Operation?
     var queue: [Operation] = []
 
+    /// What tells how init ended when this shim is not its parent.
+    var witness: Witness?
+
     /// The detached root mount; the same one is parked.
     var rootfs: SharedDescriptor?
     /// Write ends of the output pipes until the container has them, -1 afterwards.
@@ -132,8 +135,10 @@ final class Container {
     var exitCode: UInt32 { exit.map { $0.outcome.code ?? 255 } ?? 0 }
 
     /// Where the container's processes are counted and killed; nil when it has no control group of its own.
-    var cgroup: ContainerCgroup? {
-        guard let path = process?.cgroup, let hierarchies = try? CgroupHierarchies(),
+    var cgroup: ContainerCgroup? { Self.controlGroup(process?.cgroup) }
+
+    static func controlGroup(_ path: String?) -> ContainerCgroup? {
+        guard let path, let hierarchies = try? CgroupHierarchies(),
             let group = try? ContainerCgroup(path, in: hierarchies)
         else { return nil }
         // Runtimes of others make no directory in a version 2 hierarchy that has no controllers.

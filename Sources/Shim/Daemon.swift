@@ -86,6 +86,7 @@ final class Daemon {
                     case .stdout: container.pump.pump(.stdout)
                     case .stderr: container.pump.pump(.stderr)
                     case .initProcess: container.initReadable()
+                    case .exitEvents: container.witness?.eventsReadable()
                     }
                 }
             }

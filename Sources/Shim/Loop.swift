@@ -6,7 +6,7 @@ import Linux
 final class Loop {
     enum Source: UInt64 {
         case listener = 1
-        case signals, stdout, stderr, initProcess, connection
+        case signals, stdout, stderr, initProcess, connection, exitEvents
     }
 
     private let epoll: Epoll

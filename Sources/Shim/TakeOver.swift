@@ -25,8 +25,11 @@ extension Container {
         }
         phase = process.started == nil ? .created : .running
         do throws(SysError) {
+            // Before the process is looked at: whoever is not its parent must not miss its end.
+            witness = Witness(of: process.process, place: place, loop: loop)
             let opened = SharedDescriptor(try process.process.open())
             pidfd = opened
+            witness?.pidfd = opened
             try loop.add(opened.raw, .readable, .initProcess)
             // Created or running, running or paused: the record says what was begun, the runtime what came of it.
             if process.started != nil { perform(.inquire, for: nil) }
