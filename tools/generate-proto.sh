@@ -16,6 +16,9 @@ protoc -Iproto --plugin=protoc-gen-swift="$plugin" --swift_out="$swift_out" \
 
 protoc-c -Iproto -I/usr/include --c_out="$c_out" \
     containerd/types/mount.proto containerd/types/task.proto containerd/task/v2/shim.proto containerd/runc/v1/options.proto \
+    containerd/types/event.proto containerd/types/introspection.proto containerd/events/task.proto \
+    containerd/services/events/ttrpc/v1/events.proto containerd/runtime/bootstrap/v1/bootstrap.proto containerd/runtimeoptions/v1/api.proto \
+    containerd/cgroups/v1/metrics.proto containerd/cgroups/v2/metrics.proto \
     ctr/shim/v1/guard.proto google/protobuf/any.proto google/protobuf/empty.proto google/protobuf/timestamp.proto
 find "$c_out" -name '*.pb-c.c' | while read -r file; do
     mv "$file" "Sources/CShimProto/$(printf '%s' "${file#"$c_out"/}" | tr / _)"

@@ -24,6 +24,9 @@ extension MethodTable {
                 "Delete": .unary { (request: Ctr_V1_DeleteTaskRequest) in try await supervisor.deleteTask(request) },
                 "Pause": .unary { (request: Ctr_V1_PauseTaskRequest) in try await supervisor.pause(request) },
                 "Resume": .unary { (request: Ctr_V1_ResumeTaskRequest) in try await supervisor.resume(request) },
+                "Exec": .unary { (request: Ctr_V1_ExecRequest) in try await supervisor.exec(request) },
+                "ListExecs": .unary { (request: Ctr_V1_ListExecsRequest) in try await supervisor.listExecs(request) },
+                "DeleteExec": .unary { (request: Ctr_V1_DeleteExecRequest) in try await supervisor.deleteExec(request) },
             ],
             "ctr.v1.Images": [
                 "Import": .unary { (request: Ctr_V1_ImportImagesRequest) in try await supervisor.importImages(request) },

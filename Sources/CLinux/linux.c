@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -269,6 +270,7 @@ int ctr_epoll_wait(int epoll, struct ctr_event *events, int count, int timeout) 
     for (int i = 0; i < got; i++) events[i] = (struct ctr_event){.token = ready[i].data.u64, .events = ready[i].events};
     return got;
 }
+int ctr_eventfd(void) { RETURN(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 int ctr_timerfd(int clock) { RETURN(timerfd_create(clock, TFD_CLOEXEC | TFD_NONBLOCK)); }
 int ctr_timerfd_arm(int fd, int64_t ns) {
     struct itimerspec when = {.it_value = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000}};

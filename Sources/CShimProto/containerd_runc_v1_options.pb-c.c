@@ -52,6 +52,51 @@ void   containerd__runc__v1__options__free_unpacked
   assert(message->base.descriptor == &containerd__runc__v1__options__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   containerd__runc__v1__process_details__init
+                     (Containerd__Runc__V1__ProcessDetails         *message)
+{
+  static const Containerd__Runc__V1__ProcessDetails init_value = CONTAINERD__RUNC__V1__PROCESS_DETAILS__INIT;
+  *message = init_value;
+}
+size_t containerd__runc__v1__process_details__get_packed_size
+                     (const Containerd__Runc__V1__ProcessDetails *message)
+{
+  assert(message->base.descriptor == &containerd__runc__v1__process_details__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t containerd__runc__v1__process_details__pack
+                     (const Containerd__Runc__V1__ProcessDetails *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &containerd__runc__v1__process_details__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t containerd__runc__v1__process_details__pack_to_buffer
+                     (const Containerd__Runc__V1__ProcessDetails *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &containerd__runc__v1__process_details__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Containerd__Runc__V1__ProcessDetails *
+       containerd__runc__v1__process_details__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Containerd__Runc__V1__ProcessDetails *)
+     protobuf_c_message_unpack (&containerd__runc__v1__process_details__descriptor,
+                                allocator, len, data);
+}
+void   containerd__runc__v1__process_details__free_unpacked
+                     (Containerd__Runc__V1__ProcessDetails *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &containerd__runc__v1__process_details__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 static const ProtobufCFieldDescriptor containerd__runc__v1__options__field_descriptors[12] =
 {
   {
@@ -232,5 +277,43 @@ const ProtobufCMessageDescriptor containerd__runc__v1__options__descriptor =
   containerd__runc__v1__options__field_indices_by_name,
   2,  containerd__runc__v1__options__number_ranges,
   (ProtobufCMessageInit) containerd__runc__v1__options__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor containerd__runc__v1__process_details__field_descriptors[1] =
+{
+  {
+    "exec_id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Runc__V1__ProcessDetails, exec_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned containerd__runc__v1__process_details__field_indices_by_name[] = {
+  0,   /* field[0] = exec_id */
+};
+static const ProtobufCIntRange containerd__runc__v1__process_details__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor containerd__runc__v1__process_details__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "containerd.runc.v1.ProcessDetails",
+  "ProcessDetails",
+  "Containerd__Runc__V1__ProcessDetails",
+  "containerd.runc.v1",
+  sizeof(Containerd__Runc__V1__ProcessDetails),
+  1,
+  containerd__runc__v1__process_details__field_descriptors,
+  containerd__runc__v1__process_details__field_indices_by_name,
+  1,  containerd__runc__v1__process_details__number_ranges,
+  (ProtobufCMessageInit) containerd__runc__v1__process_details__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

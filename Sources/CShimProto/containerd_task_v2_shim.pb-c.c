@@ -322,6 +322,282 @@ void   containerd__task__v2__kill_request__free_unpacked
   assert(message->base.descriptor == &containerd__task__v2__kill_request__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   containerd__task__v2__exec_process_request__init
+                     (Containerd__Task__V2__ExecProcessRequest         *message)
+{
+  static const Containerd__Task__V2__ExecProcessRequest init_value = CONTAINERD__TASK__V2__EXEC_PROCESS_REQUEST__INIT;
+  *message = init_value;
+}
+size_t containerd__task__v2__exec_process_request__get_packed_size
+                     (const Containerd__Task__V2__ExecProcessRequest *message)
+{
+  assert(message->base.descriptor == &containerd__task__v2__exec_process_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t containerd__task__v2__exec_process_request__pack
+                     (const Containerd__Task__V2__ExecProcessRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &containerd__task__v2__exec_process_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t containerd__task__v2__exec_process_request__pack_to_buffer
+                     (const Containerd__Task__V2__ExecProcessRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &containerd__task__v2__exec_process_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Containerd__Task__V2__ExecProcessRequest *
+       containerd__task__v2__exec_process_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Containerd__Task__V2__ExecProcessRequest *)
+     protobuf_c_message_unpack (&containerd__task__v2__exec_process_request__descriptor,
+                                allocator, len, data);
+}
+void   containerd__task__v2__exec_process_request__free_unpacked
+                     (Containerd__Task__V2__ExecProcessRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &containerd__task__v2__exec_process_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   containerd__task__v2__resize_pty_request__init
+                     (Containerd__Task__V2__ResizePtyRequest         *message)
+{
+  static const Containerd__Task__V2__ResizePtyRequest init_value = CONTAINERD__TASK__V2__RESIZE_PTY_REQUEST__INIT;
+  *message = init_value;
+}
+size_t containerd__task__v2__resize_pty_request__get_packed_size
+                     (const Containerd__Task__V2__ResizePtyRequest *message)
+{
+  assert(message->base.descriptor == &containerd__task__v2__resize_pty_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t containerd__task__v2__resize_pty_request__pack
+                     (const Containerd__Task__V2__ResizePtyRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &containerd__task__v2__resize_pty_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t containerd__task__v2__resize_pty_request__pack_to_buffer
+                     (const Containerd__Task__V2__ResizePtyRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &containerd__task__v2__resize_pty_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Containerd__Task__V2__ResizePtyRequest *
+       containerd__task__v2__resize_pty_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Containerd__Task__V2__ResizePtyRequest *)
+     protobuf_c_message_unpack (&containerd__task__v2__resize_pty_request__descriptor,
+                                allocator, len, data);
+}
+void   containerd__task__v2__resize_pty_request__free_unpacked
+                     (Containerd__Task__V2__ResizePtyRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &containerd__task__v2__resize_pty_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   containerd__task__v2__close_iorequest__init
+                     (Containerd__Task__V2__CloseIORequest         *message)
+{
+  static const Containerd__Task__V2__CloseIORequest init_value = CONTAINERD__TASK__V2__CLOSE_IOREQUEST__INIT;
+  *message = init_value;
+}
+size_t containerd__task__v2__close_iorequest__get_packed_size
+                     (const Containerd__Task__V2__CloseIORequest *message)
+{
+  assert(message->base.descriptor == &containerd__task__v2__close_iorequest__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t containerd__task__v2__close_iorequest__pack
+                     (const Containerd__Task__V2__CloseIORequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &containerd__task__v2__close_iorequest__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t containerd__task__v2__close_iorequest__pack_to_buffer
+                     (const Containerd__Task__V2__CloseIORequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &containerd__task__v2__close_iorequest__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Containerd__Task__V2__CloseIORequest *
+       containerd__task__v2__close_iorequest__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Containerd__Task__V2__CloseIORequest *)
+     protobuf_c_message_unpack (&containerd__task__v2__close_iorequest__descriptor,
+                                allocator, len, data);
+}
+void   containerd__task__v2__close_iorequest__free_unpacked
+                     (Containerd__Task__V2__CloseIORequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &containerd__task__v2__close_iorequest__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   containerd__task__v2__update_task_request__annotations_entry__init
+                     (Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry         *message)
+{
+  static const Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry init_value = CONTAINERD__TASK__V2__UPDATE_TASK_REQUEST__ANNOTATIONS_ENTRY__INIT;
+  *message = init_value;
+}
+void   containerd__task__v2__update_task_request__init
+                     (Containerd__Task__V2__UpdateTaskRequest         *message)
+{
+  static const Containerd__Task__V2__UpdateTaskRequest init_value = CONTAINERD__TASK__V2__UPDATE_TASK_REQUEST__INIT;
+  *message = init_value;
+}
+size_t containerd__task__v2__update_task_request__get_packed_size
+                     (const Containerd__Task__V2__UpdateTaskRequest *message)
+{
+  assert(message->base.descriptor == &containerd__task__v2__update_task_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t containerd__task__v2__update_task_request__pack
+                     (const Containerd__Task__V2__UpdateTaskRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &containerd__task__v2__update_task_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t containerd__task__v2__update_task_request__pack_to_buffer
+                     (const Containerd__Task__V2__UpdateTaskRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &containerd__task__v2__update_task_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Containerd__Task__V2__UpdateTaskRequest *
+       containerd__task__v2__update_task_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Containerd__Task__V2__UpdateTaskRequest *)
+     protobuf_c_message_unpack (&containerd__task__v2__update_task_request__descriptor,
+                                allocator, len, data);
+}
+void   containerd__task__v2__update_task_request__free_unpacked
+                     (Containerd__Task__V2__UpdateTaskRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &containerd__task__v2__update_task_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   containerd__task__v2__stats_request__init
+                     (Containerd__Task__V2__StatsRequest         *message)
+{
+  static const Containerd__Task__V2__StatsRequest init_value = CONTAINERD__TASK__V2__STATS_REQUEST__INIT;
+  *message = init_value;
+}
+size_t containerd__task__v2__stats_request__get_packed_size
+                     (const Containerd__Task__V2__StatsRequest *message)
+{
+  assert(message->base.descriptor == &containerd__task__v2__stats_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t containerd__task__v2__stats_request__pack
+                     (const Containerd__Task__V2__StatsRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &containerd__task__v2__stats_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t containerd__task__v2__stats_request__pack_to_buffer
+                     (const Containerd__Task__V2__StatsRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &containerd__task__v2__stats_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Containerd__Task__V2__StatsRequest *
+       containerd__task__v2__stats_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Containerd__Task__V2__StatsRequest *)
+     protobuf_c_message_unpack (&containerd__task__v2__stats_request__descriptor,
+                                allocator, len, data);
+}
+void   containerd__task__v2__stats_request__free_unpacked
+                     (Containerd__Task__V2__StatsRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &containerd__task__v2__stats_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   containerd__task__v2__stats_response__init
+                     (Containerd__Task__V2__StatsResponse         *message)
+{
+  static const Containerd__Task__V2__StatsResponse init_value = CONTAINERD__TASK__V2__STATS_RESPONSE__INIT;
+  *message = init_value;
+}
+size_t containerd__task__v2__stats_response__get_packed_size
+                     (const Containerd__Task__V2__StatsResponse *message)
+{
+  assert(message->base.descriptor == &containerd__task__v2__stats_response__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t containerd__task__v2__stats_response__pack
+                     (const Containerd__Task__V2__StatsResponse *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &containerd__task__v2__stats_response__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t containerd__task__v2__stats_response__pack_to_buffer
+                     (const Containerd__Task__V2__StatsResponse *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &containerd__task__v2__stats_response__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Containerd__Task__V2__StatsResponse *
+       containerd__task__v2__stats_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Containerd__Task__V2__StatsResponse *)
+     protobuf_c_message_unpack (&containerd__task__v2__stats_response__descriptor,
+                                allocator, len, data);
+}
+void   containerd__task__v2__stats_response__free_unpacked
+                     (Containerd__Task__V2__StatsResponse *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &containerd__task__v2__stats_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   containerd__task__v2__pids_request__init
                      (Containerd__Task__V2__PidsRequest         *message)
 {
@@ -815,282 +1091,6 @@ void   containerd__task__v2__shutdown_request__free_unpacked
   if(!message)
     return;
   assert(message->base.descriptor == &containerd__task__v2__shutdown_request__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
-void   containerd__task__v2__exec_process_request__init
-                     (Containerd__Task__V2__ExecProcessRequest         *message)
-{
-  static const Containerd__Task__V2__ExecProcessRequest init_value = CONTAINERD__TASK__V2__EXEC_PROCESS_REQUEST__INIT;
-  *message = init_value;
-}
-size_t containerd__task__v2__exec_process_request__get_packed_size
-                     (const Containerd__Task__V2__ExecProcessRequest *message)
-{
-  assert(message->base.descriptor == &containerd__task__v2__exec_process_request__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t containerd__task__v2__exec_process_request__pack
-                     (const Containerd__Task__V2__ExecProcessRequest *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &containerd__task__v2__exec_process_request__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t containerd__task__v2__exec_process_request__pack_to_buffer
-                     (const Containerd__Task__V2__ExecProcessRequest *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &containerd__task__v2__exec_process_request__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Containerd__Task__V2__ExecProcessRequest *
-       containerd__task__v2__exec_process_request__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Containerd__Task__V2__ExecProcessRequest *)
-     protobuf_c_message_unpack (&containerd__task__v2__exec_process_request__descriptor,
-                                allocator, len, data);
-}
-void   containerd__task__v2__exec_process_request__free_unpacked
-                     (Containerd__Task__V2__ExecProcessRequest *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &containerd__task__v2__exec_process_request__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
-void   containerd__task__v2__resize_pty_request__init
-                     (Containerd__Task__V2__ResizePtyRequest         *message)
-{
-  static const Containerd__Task__V2__ResizePtyRequest init_value = CONTAINERD__TASK__V2__RESIZE_PTY_REQUEST__INIT;
-  *message = init_value;
-}
-size_t containerd__task__v2__resize_pty_request__get_packed_size
-                     (const Containerd__Task__V2__ResizePtyRequest *message)
-{
-  assert(message->base.descriptor == &containerd__task__v2__resize_pty_request__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t containerd__task__v2__resize_pty_request__pack
-                     (const Containerd__Task__V2__ResizePtyRequest *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &containerd__task__v2__resize_pty_request__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t containerd__task__v2__resize_pty_request__pack_to_buffer
-                     (const Containerd__Task__V2__ResizePtyRequest *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &containerd__task__v2__resize_pty_request__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Containerd__Task__V2__ResizePtyRequest *
-       containerd__task__v2__resize_pty_request__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Containerd__Task__V2__ResizePtyRequest *)
-     protobuf_c_message_unpack (&containerd__task__v2__resize_pty_request__descriptor,
-                                allocator, len, data);
-}
-void   containerd__task__v2__resize_pty_request__free_unpacked
-                     (Containerd__Task__V2__ResizePtyRequest *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &containerd__task__v2__resize_pty_request__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
-void   containerd__task__v2__close_iorequest__init
-                     (Containerd__Task__V2__CloseIORequest         *message)
-{
-  static const Containerd__Task__V2__CloseIORequest init_value = CONTAINERD__TASK__V2__CLOSE_IOREQUEST__INIT;
-  *message = init_value;
-}
-size_t containerd__task__v2__close_iorequest__get_packed_size
-                     (const Containerd__Task__V2__CloseIORequest *message)
-{
-  assert(message->base.descriptor == &containerd__task__v2__close_iorequest__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t containerd__task__v2__close_iorequest__pack
-                     (const Containerd__Task__V2__CloseIORequest *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &containerd__task__v2__close_iorequest__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t containerd__task__v2__close_iorequest__pack_to_buffer
-                     (const Containerd__Task__V2__CloseIORequest *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &containerd__task__v2__close_iorequest__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Containerd__Task__V2__CloseIORequest *
-       containerd__task__v2__close_iorequest__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Containerd__Task__V2__CloseIORequest *)
-     protobuf_c_message_unpack (&containerd__task__v2__close_iorequest__descriptor,
-                                allocator, len, data);
-}
-void   containerd__task__v2__close_iorequest__free_unpacked
-                     (Containerd__Task__V2__CloseIORequest *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &containerd__task__v2__close_iorequest__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
-void   containerd__task__v2__update_task_request__annotations_entry__init
-                     (Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry         *message)
-{
-  static const Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry init_value = CONTAINERD__TASK__V2__UPDATE_TASK_REQUEST__ANNOTATIONS_ENTRY__INIT;
-  *message = init_value;
-}
-void   containerd__task__v2__update_task_request__init
-                     (Containerd__Task__V2__UpdateTaskRequest         *message)
-{
-  static const Containerd__Task__V2__UpdateTaskRequest init_value = CONTAINERD__TASK__V2__UPDATE_TASK_REQUEST__INIT;
-  *message = init_value;
-}
-size_t containerd__task__v2__update_task_request__get_packed_size
-                     (const Containerd__Task__V2__UpdateTaskRequest *message)
-{
-  assert(message->base.descriptor == &containerd__task__v2__update_task_request__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t containerd__task__v2__update_task_request__pack
-                     (const Containerd__Task__V2__UpdateTaskRequest *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &containerd__task__v2__update_task_request__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t containerd__task__v2__update_task_request__pack_to_buffer
-                     (const Containerd__Task__V2__UpdateTaskRequest *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &containerd__task__v2__update_task_request__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Containerd__Task__V2__UpdateTaskRequest *
-       containerd__task__v2__update_task_request__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Containerd__Task__V2__UpdateTaskRequest *)
-     protobuf_c_message_unpack (&containerd__task__v2__update_task_request__descriptor,
-                                allocator, len, data);
-}
-void   containerd__task__v2__update_task_request__free_unpacked
-                     (Containerd__Task__V2__UpdateTaskRequest *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &containerd__task__v2__update_task_request__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
-void   containerd__task__v2__stats_request__init
-                     (Containerd__Task__V2__StatsRequest         *message)
-{
-  static const Containerd__Task__V2__StatsRequest init_value = CONTAINERD__TASK__V2__STATS_REQUEST__INIT;
-  *message = init_value;
-}
-size_t containerd__task__v2__stats_request__get_packed_size
-                     (const Containerd__Task__V2__StatsRequest *message)
-{
-  assert(message->base.descriptor == &containerd__task__v2__stats_request__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t containerd__task__v2__stats_request__pack
-                     (const Containerd__Task__V2__StatsRequest *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &containerd__task__v2__stats_request__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t containerd__task__v2__stats_request__pack_to_buffer
-                     (const Containerd__Task__V2__StatsRequest *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &containerd__task__v2__stats_request__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Containerd__Task__V2__StatsRequest *
-       containerd__task__v2__stats_request__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Containerd__Task__V2__StatsRequest *)
-     protobuf_c_message_unpack (&containerd__task__v2__stats_request__descriptor,
-                                allocator, len, data);
-}
-void   containerd__task__v2__stats_request__free_unpacked
-                     (Containerd__Task__V2__StatsRequest *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &containerd__task__v2__stats_request__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
-void   containerd__task__v2__stats_response__init
-                     (Containerd__Task__V2__StatsResponse         *message)
-{
-  static const Containerd__Task__V2__StatsResponse init_value = CONTAINERD__TASK__V2__STATS_RESPONSE__INIT;
-  *message = init_value;
-}
-size_t containerd__task__v2__stats_response__get_packed_size
-                     (const Containerd__Task__V2__StatsResponse *message)
-{
-  assert(message->base.descriptor == &containerd__task__v2__stats_response__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t containerd__task__v2__stats_response__pack
-                     (const Containerd__Task__V2__StatsResponse *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &containerd__task__v2__stats_response__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t containerd__task__v2__stats_response__pack_to_buffer
-                     (const Containerd__Task__V2__StatsResponse *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &containerd__task__v2__stats_response__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Containerd__Task__V2__StatsResponse *
-       containerd__task__v2__stats_response__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Containerd__Task__V2__StatsResponse *)
-     protobuf_c_message_unpack (&containerd__task__v2__stats_response__descriptor,
-                                allocator, len, data);
-}
-void   containerd__task__v2__stats_response__free_unpacked
-                     (Containerd__Task__V2__StatsResponse *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &containerd__task__v2__stats_response__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
 static const ProtobufCFieldDescriptor containerd__task__v2__create_task_request__field_descriptors[10] =
@@ -1697,6 +1697,454 @@ const ProtobufCMessageDescriptor containerd__task__v2__kill_request__descriptor 
   (ProtobufCMessageInit) containerd__task__v2__kill_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
+static const ProtobufCFieldDescriptor containerd__task__v2__exec_process_request__field_descriptors[7] =
+{
+  {
+    "id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__ExecProcessRequest, id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "exec_id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__ExecProcessRequest, exec_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "terminal",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__ExecProcessRequest, terminal),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "stdin",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__ExecProcessRequest, stdin),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "stdout",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__ExecProcessRequest, stdout),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "stderr",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__ExecProcessRequest, stderr),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "spec",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__ExecProcessRequest, spec),
+    &google__protobuf__any__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned containerd__task__v2__exec_process_request__field_indices_by_name[] = {
+  1,   /* field[1] = exec_id */
+  0,   /* field[0] = id */
+  6,   /* field[6] = spec */
+  5,   /* field[5] = stderr */
+  3,   /* field[3] = stdin */
+  4,   /* field[4] = stdout */
+  2,   /* field[2] = terminal */
+};
+static const ProtobufCIntRange containerd__task__v2__exec_process_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 7 }
+};
+const ProtobufCMessageDescriptor containerd__task__v2__exec_process_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "containerd.task.v2.ExecProcessRequest",
+  "ExecProcessRequest",
+  "Containerd__Task__V2__ExecProcessRequest",
+  "containerd.task.v2",
+  sizeof(Containerd__Task__V2__ExecProcessRequest),
+  7,
+  containerd__task__v2__exec_process_request__field_descriptors,
+  containerd__task__v2__exec_process_request__field_indices_by_name,
+  1,  containerd__task__v2__exec_process_request__number_ranges,
+  (ProtobufCMessageInit) containerd__task__v2__exec_process_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor containerd__task__v2__resize_pty_request__field_descriptors[4] =
+{
+  {
+    "id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__ResizePtyRequest, id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "exec_id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__ResizePtyRequest, exec_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "width",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__ResizePtyRequest, width),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "height",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__ResizePtyRequest, height),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned containerd__task__v2__resize_pty_request__field_indices_by_name[] = {
+  1,   /* field[1] = exec_id */
+  3,   /* field[3] = height */
+  0,   /* field[0] = id */
+  2,   /* field[2] = width */
+};
+static const ProtobufCIntRange containerd__task__v2__resize_pty_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor containerd__task__v2__resize_pty_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "containerd.task.v2.ResizePtyRequest",
+  "ResizePtyRequest",
+  "Containerd__Task__V2__ResizePtyRequest",
+  "containerd.task.v2",
+  sizeof(Containerd__Task__V2__ResizePtyRequest),
+  4,
+  containerd__task__v2__resize_pty_request__field_descriptors,
+  containerd__task__v2__resize_pty_request__field_indices_by_name,
+  1,  containerd__task__v2__resize_pty_request__number_ranges,
+  (ProtobufCMessageInit) containerd__task__v2__resize_pty_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor containerd__task__v2__close_iorequest__field_descriptors[3] =
+{
+  {
+    "id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__CloseIORequest, id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "exec_id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__CloseIORequest, exec_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "stdin",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__CloseIORequest, stdin),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned containerd__task__v2__close_iorequest__field_indices_by_name[] = {
+  1,   /* field[1] = exec_id */
+  0,   /* field[0] = id */
+  2,   /* field[2] = stdin */
+};
+static const ProtobufCIntRange containerd__task__v2__close_iorequest__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor containerd__task__v2__close_iorequest__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "containerd.task.v2.CloseIORequest",
+  "CloseIORequest",
+  "Containerd__Task__V2__CloseIORequest",
+  "containerd.task.v2",
+  sizeof(Containerd__Task__V2__CloseIORequest),
+  3,
+  containerd__task__v2__close_iorequest__field_descriptors,
+  containerd__task__v2__close_iorequest__field_indices_by_name,
+  1,  containerd__task__v2__close_iorequest__number_ranges,
+  (ProtobufCMessageInit) containerd__task__v2__close_iorequest__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor containerd__task__v2__update_task_request__annotations_entry__field_descriptors[2] =
+{
+  {
+    "key",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry, key),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "value",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry, value),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned containerd__task__v2__update_task_request__annotations_entry__field_indices_by_name[] = {
+  0,   /* field[0] = key */
+  1,   /* field[1] = value */
+};
+static const ProtobufCIntRange containerd__task__v2__update_task_request__annotations_entry__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor containerd__task__v2__update_task_request__annotations_entry__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "containerd.task.v2.UpdateTaskRequest.AnnotationsEntry",
+  "AnnotationsEntry",
+  "Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry",
+  "containerd.task.v2",
+  sizeof(Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry),
+  2,
+  containerd__task__v2__update_task_request__annotations_entry__field_descriptors,
+  containerd__task__v2__update_task_request__annotations_entry__field_indices_by_name,
+  1,  containerd__task__v2__update_task_request__annotations_entry__number_ranges,
+  (ProtobufCMessageInit) containerd__task__v2__update_task_request__annotations_entry__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor containerd__task__v2__update_task_request__field_descriptors[3] =
+{
+  {
+    "id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__UpdateTaskRequest, id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "resources",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__UpdateTaskRequest, resources),
+    &google__protobuf__any__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "annotations",
+    3,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Containerd__Task__V2__UpdateTaskRequest, n_annotations),
+    offsetof(Containerd__Task__V2__UpdateTaskRequest, annotations),
+    &containerd__task__v2__update_task_request__annotations_entry__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned containerd__task__v2__update_task_request__field_indices_by_name[] = {
+  2,   /* field[2] = annotations */
+  0,   /* field[0] = id */
+  1,   /* field[1] = resources */
+};
+static const ProtobufCIntRange containerd__task__v2__update_task_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor containerd__task__v2__update_task_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "containerd.task.v2.UpdateTaskRequest",
+  "UpdateTaskRequest",
+  "Containerd__Task__V2__UpdateTaskRequest",
+  "containerd.task.v2",
+  sizeof(Containerd__Task__V2__UpdateTaskRequest),
+  3,
+  containerd__task__v2__update_task_request__field_descriptors,
+  containerd__task__v2__update_task_request__field_indices_by_name,
+  1,  containerd__task__v2__update_task_request__number_ranges,
+  (ProtobufCMessageInit) containerd__task__v2__update_task_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor containerd__task__v2__stats_request__field_descriptors[1] =
+{
+  {
+    "id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__StatsRequest, id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned containerd__task__v2__stats_request__field_indices_by_name[] = {
+  0,   /* field[0] = id */
+};
+static const ProtobufCIntRange containerd__task__v2__stats_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor containerd__task__v2__stats_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "containerd.task.v2.StatsRequest",
+  "StatsRequest",
+  "Containerd__Task__V2__StatsRequest",
+  "containerd.task.v2",
+  sizeof(Containerd__Task__V2__StatsRequest),
+  1,
+  containerd__task__v2__stats_request__field_descriptors,
+  containerd__task__v2__stats_request__field_indices_by_name,
+  1,  containerd__task__v2__stats_request__number_ranges,
+  (ProtobufCMessageInit) containerd__task__v2__stats_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor containerd__task__v2__stats_response__field_descriptors[1] =
+{
+  {
+    "stats",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Containerd__Task__V2__StatsResponse, stats),
+    &google__protobuf__any__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned containerd__task__v2__stats_response__field_indices_by_name[] = {
+  0,   /* field[0] = stats */
+};
+static const ProtobufCIntRange containerd__task__v2__stats_response__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor containerd__task__v2__stats_response__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "containerd.task.v2.StatsResponse",
+  "StatsResponse",
+  "Containerd__Task__V2__StatsResponse",
+  "containerd.task.v2",
+  sizeof(Containerd__Task__V2__StatsResponse),
+  1,
+  containerd__task__v2__stats_response__field_descriptors,
+  containerd__task__v2__stats_response__field_indices_by_name,
+  1,  containerd__task__v2__stats_response__number_ranges,
+  (ProtobufCMessageInit) containerd__task__v2__stats_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
 static const ProtobufCFieldDescriptor containerd__task__v2__pids_request__field_descriptors[1] =
 {
   {
@@ -2191,454 +2639,6 @@ const ProtobufCMessageDescriptor containerd__task__v2__shutdown_request__descrip
   containerd__task__v2__shutdown_request__field_indices_by_name,
   1,  containerd__task__v2__shutdown_request__number_ranges,
   (ProtobufCMessageInit) containerd__task__v2__shutdown_request__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor containerd__task__v2__exec_process_request__field_descriptors[7] =
-{
-  {
-    "id",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_STRING,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__ExecProcessRequest, id),
-    NULL,
-    &protobuf_c_empty_string,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "exec_id",
-    2,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_STRING,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__ExecProcessRequest, exec_id),
-    NULL,
-    &protobuf_c_empty_string,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "terminal",
-    3,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BOOL,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__ExecProcessRequest, terminal),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "stdin",
-    4,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_STRING,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__ExecProcessRequest, stdin),
-    NULL,
-    &protobuf_c_empty_string,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "stdout",
-    5,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_STRING,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__ExecProcessRequest, stdout),
-    NULL,
-    &protobuf_c_empty_string,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "stderr",
-    6,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_STRING,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__ExecProcessRequest, stderr),
-    NULL,
-    &protobuf_c_empty_string,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "spec",
-    7,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_MESSAGE,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__ExecProcessRequest, spec),
-    &google__protobuf__any__descriptor,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned containerd__task__v2__exec_process_request__field_indices_by_name[] = {
-  1,   /* field[1] = exec_id */
-  0,   /* field[0] = id */
-  6,   /* field[6] = spec */
-  5,   /* field[5] = stderr */
-  3,   /* field[3] = stdin */
-  4,   /* field[4] = stdout */
-  2,   /* field[2] = terminal */
-};
-static const ProtobufCIntRange containerd__task__v2__exec_process_request__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 7 }
-};
-const ProtobufCMessageDescriptor containerd__task__v2__exec_process_request__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "containerd.task.v2.ExecProcessRequest",
-  "ExecProcessRequest",
-  "Containerd__Task__V2__ExecProcessRequest",
-  "containerd.task.v2",
-  sizeof(Containerd__Task__V2__ExecProcessRequest),
-  7,
-  containerd__task__v2__exec_process_request__field_descriptors,
-  containerd__task__v2__exec_process_request__field_indices_by_name,
-  1,  containerd__task__v2__exec_process_request__number_ranges,
-  (ProtobufCMessageInit) containerd__task__v2__exec_process_request__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor containerd__task__v2__resize_pty_request__field_descriptors[4] =
-{
-  {
-    "id",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_STRING,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__ResizePtyRequest, id),
-    NULL,
-    &protobuf_c_empty_string,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "exec_id",
-    2,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_STRING,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__ResizePtyRequest, exec_id),
-    NULL,
-    &protobuf_c_empty_string,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "width",
-    3,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT32,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__ResizePtyRequest, width),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "height",
-    4,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT32,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__ResizePtyRequest, height),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned containerd__task__v2__resize_pty_request__field_indices_by_name[] = {
-  1,   /* field[1] = exec_id */
-  3,   /* field[3] = height */
-  0,   /* field[0] = id */
-  2,   /* field[2] = width */
-};
-static const ProtobufCIntRange containerd__task__v2__resize_pty_request__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 4 }
-};
-const ProtobufCMessageDescriptor containerd__task__v2__resize_pty_request__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "containerd.task.v2.ResizePtyRequest",
-  "ResizePtyRequest",
-  "Containerd__Task__V2__ResizePtyRequest",
-  "containerd.task.v2",
-  sizeof(Containerd__Task__V2__ResizePtyRequest),
-  4,
-  containerd__task__v2__resize_pty_request__field_descriptors,
-  containerd__task__v2__resize_pty_request__field_indices_by_name,
-  1,  containerd__task__v2__resize_pty_request__number_ranges,
-  (ProtobufCMessageInit) containerd__task__v2__resize_pty_request__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor containerd__task__v2__close_iorequest__field_descriptors[3] =
-{
-  {
-    "id",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_STRING,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__CloseIORequest, id),
-    NULL,
-    &protobuf_c_empty_string,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "exec_id",
-    2,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_STRING,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__CloseIORequest, exec_id),
-    NULL,
-    &protobuf_c_empty_string,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "stdin",
-    3,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BOOL,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__CloseIORequest, stdin),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned containerd__task__v2__close_iorequest__field_indices_by_name[] = {
-  1,   /* field[1] = exec_id */
-  0,   /* field[0] = id */
-  2,   /* field[2] = stdin */
-};
-static const ProtobufCIntRange containerd__task__v2__close_iorequest__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 3 }
-};
-const ProtobufCMessageDescriptor containerd__task__v2__close_iorequest__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "containerd.task.v2.CloseIORequest",
-  "CloseIORequest",
-  "Containerd__Task__V2__CloseIORequest",
-  "containerd.task.v2",
-  sizeof(Containerd__Task__V2__CloseIORequest),
-  3,
-  containerd__task__v2__close_iorequest__field_descriptors,
-  containerd__task__v2__close_iorequest__field_indices_by_name,
-  1,  containerd__task__v2__close_iorequest__number_ranges,
-  (ProtobufCMessageInit) containerd__task__v2__close_iorequest__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor containerd__task__v2__update_task_request__annotations_entry__field_descriptors[2] =
-{
-  {
-    "key",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_STRING,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry, key),
-    NULL,
-    &protobuf_c_empty_string,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "value",
-    2,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_STRING,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry, value),
-    NULL,
-    &protobuf_c_empty_string,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned containerd__task__v2__update_task_request__annotations_entry__field_indices_by_name[] = {
-  0,   /* field[0] = key */
-  1,   /* field[1] = value */
-};
-static const ProtobufCIntRange containerd__task__v2__update_task_request__annotations_entry__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 2 }
-};
-const ProtobufCMessageDescriptor containerd__task__v2__update_task_request__annotations_entry__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "containerd.task.v2.UpdateTaskRequest.AnnotationsEntry",
-  "AnnotationsEntry",
-  "Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry",
-  "containerd.task.v2",
-  sizeof(Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry),
-  2,
-  containerd__task__v2__update_task_request__annotations_entry__field_descriptors,
-  containerd__task__v2__update_task_request__annotations_entry__field_indices_by_name,
-  1,  containerd__task__v2__update_task_request__annotations_entry__number_ranges,
-  (ProtobufCMessageInit) containerd__task__v2__update_task_request__annotations_entry__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor containerd__task__v2__update_task_request__field_descriptors[3] =
-{
-  {
-    "id",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_STRING,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__UpdateTaskRequest, id),
-    NULL,
-    &protobuf_c_empty_string,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "resources",
-    2,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_MESSAGE,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__UpdateTaskRequest, resources),
-    &google__protobuf__any__descriptor,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "annotations",
-    3,
-    PROTOBUF_C_LABEL_REPEATED,
-    PROTOBUF_C_TYPE_MESSAGE,
-    offsetof(Containerd__Task__V2__UpdateTaskRequest, n_annotations),
-    offsetof(Containerd__Task__V2__UpdateTaskRequest, annotations),
-    &containerd__task__v2__update_task_request__annotations_entry__descriptor,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned containerd__task__v2__update_task_request__field_indices_by_name[] = {
-  2,   /* field[2] = annotations */
-  0,   /* field[0] = id */
-  1,   /* field[1] = resources */
-};
-static const ProtobufCIntRange containerd__task__v2__update_task_request__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 3 }
-};
-const ProtobufCMessageDescriptor containerd__task__v2__update_task_request__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "containerd.task.v2.UpdateTaskRequest",
-  "UpdateTaskRequest",
-  "Containerd__Task__V2__UpdateTaskRequest",
-  "containerd.task.v2",
-  sizeof(Containerd__Task__V2__UpdateTaskRequest),
-  3,
-  containerd__task__v2__update_task_request__field_descriptors,
-  containerd__task__v2__update_task_request__field_indices_by_name,
-  1,  containerd__task__v2__update_task_request__number_ranges,
-  (ProtobufCMessageInit) containerd__task__v2__update_task_request__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor containerd__task__v2__stats_request__field_descriptors[1] =
-{
-  {
-    "id",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_STRING,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__StatsRequest, id),
-    NULL,
-    &protobuf_c_empty_string,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned containerd__task__v2__stats_request__field_indices_by_name[] = {
-  0,   /* field[0] = id */
-};
-static const ProtobufCIntRange containerd__task__v2__stats_request__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 1 }
-};
-const ProtobufCMessageDescriptor containerd__task__v2__stats_request__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "containerd.task.v2.StatsRequest",
-  "StatsRequest",
-  "Containerd__Task__V2__StatsRequest",
-  "containerd.task.v2",
-  sizeof(Containerd__Task__V2__StatsRequest),
-  1,
-  containerd__task__v2__stats_request__field_descriptors,
-  containerd__task__v2__stats_request__field_indices_by_name,
-  1,  containerd__task__v2__stats_request__number_ranges,
-  (ProtobufCMessageInit) containerd__task__v2__stats_request__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor containerd__task__v2__stats_response__field_descriptors[1] =
-{
-  {
-    "stats",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_MESSAGE,
-    0,   /* quantifier_offset */
-    offsetof(Containerd__Task__V2__StatsResponse, stats),
-    &google__protobuf__any__descriptor,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned containerd__task__v2__stats_response__field_indices_by_name[] = {
-  0,   /* field[0] = stats */
-};
-static const ProtobufCIntRange containerd__task__v2__stats_response__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 1 }
-};
-const ProtobufCMessageDescriptor containerd__task__v2__stats_response__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "containerd.task.v2.StatsResponse",
-  "StatsResponse",
-  "Containerd__Task__V2__StatsResponse",
-  "containerd.task.v2",
-  sizeof(Containerd__Task__V2__StatsResponse),
-  1,
-  containerd__task__v2__stats_response__field_descriptors,
-  containerd__task__v2__stats_response__field_indices_by_name,
-  1,  containerd__task__v2__stats_response__number_ranges,
-  (ProtobufCMessageInit) containerd__task__v2__stats_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCMethodDescriptor containerd__task__v2__task__method_descriptors[16] =

@@ -55,6 +55,19 @@ public nonisolated struct Containerd_Runc_V1_Options: Sendable {
   public init() {}
 }
 
+/// What Pids says of an exec, in the Any of ProcessInfo.info.
+public nonisolated struct Containerd_Runc_V1_ProcessDetails: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var execID: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
 // MARK: - Code below here is support for the SwiftProtobuf runtime.
 
 fileprivate nonisolated let _protobuf_package = "containerd.runc.v1"
@@ -139,6 +152,36 @@ nonisolated extension Containerd_Runc_V1_Options: SwiftProtobuf.Message, SwiftPr
     if lhs.criuWorkPath != rhs.criuWorkPath {return false}
     if lhs.taskApiAddress != rhs.taskApiAddress {return false}
     if lhs.taskApiVersion != rhs.taskApiVersion {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Containerd_Runc_V1_ProcessDetails: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ProcessDetails"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}exec_id\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.execID) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.execID.isEmpty {
+      try visitor.visitSingularStringField(value: self.execID, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Containerd_Runc_V1_ProcessDetails, rhs: Containerd_Runc_V1_ProcessDetails) -> Bool {
+    if lhs.execID != rhs.execID {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

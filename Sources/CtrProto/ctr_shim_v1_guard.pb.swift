@@ -92,7 +92,8 @@ public nonisolated struct Ctr_Shim_V1_WaitLogRequest: Sendable {
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// bytes of the index that the caller has read
+  /// Bytes of the index that the caller has read. The largest number is a reader's farewell to "log:attached": it is answered at once,
+  /// and from then on nobody is waited for.
   public var indexSize: UInt64 = 0
 
   /// of an exec whose output goes to "log:"; with "log:attached" what was read here makes room for more

@@ -106,7 +106,8 @@ public nonisolated struct Ctr_V1_ReadLogsRequest: Sendable {
   /// only what arrived before; 0: all
   public var untilNs: Int64 = 0
 
-  /// begin with the last so many lines of all that is asked for; 0: only what is new
+  /// Begin with the last so many lines of all that is asked for; 0: only what is new. The answer then begins with one message
+  /// without data for each stream that has no cursor: where its reading begins, so that a cut connection loses nothing.
   public var tailLines: UInt64 {
     get {_tailLines ?? 0}
     set {_tailLines = newValue}

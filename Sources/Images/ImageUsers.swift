@@ -1,3 +1,5 @@
+import Glibc
+import Linux
 import Snapshots
 
 extension ImageStore {
@@ -13,4 +15,17 @@ extension ImageStore {
             return try database.resolve(user)
         } catch { throw ImageError(error, "resolve user", "\"\(user.prefix(128))\"") }
     }
+}
+
+/// Resolves `USER[:GROUP]` with the /etc/passwd and /etc/group of a running container, whose files may be anything. Blocking.
+public func resolveUser(_ user: String, in root: borrowing RootFS) throws -> ResolvedUser {
+    func file(_ path: String) throws(SysError) -> [UInt8] {
+        do throws(SysError) { return try root.readFile(path, limit: UserDatabase.sizeLimit) } catch {
+            if error.code == ENOENT || error.code == ENOTDIR { return [] }
+            throw error
+        }
+    }
+    do {
+        return try UserDatabase(passwd: try file("/etc/passwd"), group: try file("/etc/group"), owner: "container").resolve(user)
+    } catch { throw ImageError(error, "resolve user", "\"\(user.prefix(128))\"") }
 }

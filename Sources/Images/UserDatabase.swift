@@ -35,11 +35,14 @@ struct UserDatabase {
 
     private let passwd: [UInt8]
     private let group: [UInt8]
+    /// "image" or "container", for messages.
+    private let owner: String
 
     /// The content of both files, empty where there is none.
-    init(passwd: [UInt8], group: [UInt8]) {
+    init(passwd: [UInt8], group: [UInt8], owner: String = "image") {
         self.passwd = passwd
         self.group = group
+        self.owner = owner
     }
 
     private static let colon = UInt8(ascii: ":")
@@ -107,7 +110,7 @@ struct UserDatabase {
         let uid = userText.isEmpty ? 0 : try number(userText, "user")
         let gid = try number(groupText, "group")
         let entry = user { uid == nil ? $0.name == userText : $0.uid == uid }
-        guard let uid = uid ?? entry?.uid else { throw refuse("no such user in the image's /etc/passwd") }
+        guard let uid = uid ?? entry?.uid else { throw refuse("no such user in the \(owner)'s /etc/passwd") }
 
         var primary = entry?.gid ?? 0
         var others: [UInt32] = []
@@ -116,7 +119,7 @@ struct UserDatabase {
                 primary = gid
             } else {
                 guard let found = groups(where: { $0.name == groupText }).first else {
-                    throw refuse("no such group in the image's /etc/group")
+                    throw refuse("no such group in the \(owner)'s /etc/group")
                 }
                 primary = found.gid
             }

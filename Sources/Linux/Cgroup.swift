@@ -64,19 +64,22 @@ public struct ContainerCgroup: Sendable, Equatable {
 
     /// Makes every directory (and its parents), then writes the limits. What exists already is used as it is: a container cannot have been
     /// in it when the caller owns the name. ENOTSUP for a limit whose controller the host does not have. After an error call `remove`.
-    public func create(_ limits: CgroupLimits) throws(SysError) {
+    /// With `counted` version 2 counts memory, processes, time and I/O where the host lets it, with or without limits, as version 1 does.
+    public func create(_ limits: CgroupLimits, counted: Bool = true) throws(SysError) {
         for directory in v1 {
             try Self.makeDirectories(directory.path)
             if directory.has("cpuset") { try Self.fillCpuset(directory.path) }
         }
         if let unified { try Self.makeDirectories(unified) }
+        if counted { turnOnCounting() }
         try write(limits)
     }
 
-    /// Writes limits to directories that exist; also for a running container.
+    /// Writes limits to directories that exist, without a look at what was there; ``update(_:)`` is for a container that runs.
     public func write(_ limits: CgroupLimits) throws(SysError) {
-        try limits.writeV1(self)
-        try limits.writeV2(self)
+        var writer = CgroupWriter(remembering: false)
+        try limits.writeV1(self, &writer)
+        try limits.writeV2(self, &writer)
     }
 
     /// Makes `path` and what is missing above it.

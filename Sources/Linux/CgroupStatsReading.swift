@@ -88,8 +88,11 @@ extension CgroupStats.CPU {
         self.init()
         if let accounting {
             usage = try accounting.number("cpuacct.usage") ?? 0
-            user = try accounting.number("cpuacct.usage_user") ?? 0
-            kernel = try accounting.number("cpuacct.usage_sys") ?? 0
+            // In ticks, but scaled to what was measured exactly; the files in nanoseconds only count what the timer saw.
+            let split = try accounting.counters("cpuacct.stat") ?? []
+            let tick = 1_000_000_000 / UInt64(max(1, sysconf(Int32(_SC_CLK_TCK))))
+            user = split["user"] &* tick
+            kernel = split["system"] &* tick
             // "cpu user system", then a line a processor.
             for line in (try accounting.text("cpuacct.usage_all") ?? "").split(separator: "\n") {
                 let numbers = CgroupFiles.numbers(String(line))

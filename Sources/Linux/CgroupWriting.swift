@@ -3,57 +3,62 @@ import Glibc
 /// How limits become writes to the files of version 1 and version 2 (the kernel's admin-guide/cgroup-v1 and cgroup-v2).
 extension CgroupLimits {
     /// Writes what version 1 hierarchies take; what none of them carries is left to `writeV2`.
-    func writeV1(_ group: ContainerCgroup) throws(SysError) {
-        if let memory = group.directory("memory") { try writeMemoryV1(memory) }
+    func writeV1(_ group: ContainerCgroup, _ writer: inout CgroupWriter) throws(SysError) {
+        if let memory = group.directory("memory") { try writeMemoryV1(memory, &writer) }
         if let cpu = group.directory("cpu") {
-            try Self.write(cpuShares, to: cpu + "/cpu.shares")
-            try Self.write(cpuPeriod, to: cpu + "/cpu.cfs_period_us")
-            try Self.write(cpuQuota, to: cpu + "/cpu.cfs_quota_us")
-            try Self.write(cpuBurst, to: cpu + "/cpu.cfs_burst_us")
-            try Self.write(cpuIdle, to: cpu + "/cpu.idle")
+            try writer.write(cpuShares, to: cpu + "/cpu.shares")
+            // What both together ask for may be allowed where one with the other's old value is not.
+            do throws(SysError) { try writer.write(cpuPeriod, to: cpu + "/cpu.cfs_period_us") } catch {
+                guard error.code == EINVAL, cpuQuota != nil else { throw error }
+                try writer.write(cpuQuota, to: cpu + "/cpu.cfs_quota_us")
+                try writer.write(cpuPeriod, to: cpu + "/cpu.cfs_period_us")
+            }
+            try writer.write(cpuQuota, to: cpu + "/cpu.cfs_quota_us")
+            try writer.write(cpuBurst, to: cpu + "/cpu.cfs_burst_us")
+            try writer.write(cpuIdle, to: cpu + "/cpu.idle")
         }
         if let cpuset = group.directory("cpuset") {
-            try Self.write(cpus, to: cpuset + "/cpuset.cpus")
-            try Self.write(memoryNodes, to: cpuset + "/cpuset.mems")
+            try writer.write(cpus, to: cpuset + "/cpuset.cpus")
+            try writer.write(memoryNodes, to: cpuset + "/cpuset.mems")
         }
-        if let directory = group.directory("pids"), let pids { try Self.writeText(directory + "/pids.max", pids > 0 ? "\(pids)" : "max") }
+        if let directory = group.directory("pids") { try writer.write(pids.map(Self.processes), to: directory + "/pids.max") }
         if let blkio = group.directory("blkio") {
             if let weight = blockIOWeight {
                 // CFQ's file is gone with CFQ; BFQ has its own name for it.
                 let file = access(blkio + "/blkio.weight", F_OK) == 0 ? "blkio.weight" : "blkio.bfq.weight"
-                try Self.writeText("\(blkio)/\(file)", "\(weight)")
+                try writer.write("\(weight)", to: "\(blkio)/\(file)")
             }
             for throttle in throttles {
-                try Self.writeText("\(blkio)/\(throttle.fileV1)", "\(throttle.major):\(throttle.minor) \(throttle.rate)")
+                try writer.write("\(throttle.major):\(throttle.minor) \(throttle.rate)", to: "\(blkio)/\(throttle.fileV1)")
             }
         }
         if let hugetlb = group.directory("hugetlb") {
-            for page in hugepages { try Self.writeText("\(hugetlb)/hugetlb.\(page.size).limit_in_bytes", "\(page.limit)") }
+            for page in hugepages { try writer.write("\(page.limit)", to: "\(hugetlb)/hugetlb.\(page.size).limit_in_bytes") }
         }
         if let directory = group.directory("devices"), let devices { try Self.writeDevicesV1(directory, DeviceRule.reduced(devices)) }
     }
 
-    private func writeMemoryV1(_ memory: String) throws(SysError) {
+    private func writeMemoryV1(_ memory: String, _ writer: inout CgroupWriter) throws(SysError) {
         let limit = memory + "/memory.limit_in_bytes"
         let both = memory + "/memory.memsw.limit_in_bytes"
         let swap = memorySwap ?? (self.memory == -1 ? -1 : nil)
         if let swap, access(both, F_OK) == 0 {
             // The kernel keeps limit <= limit with swap at every moment; which write must come first depends on what is there.
             do throws(SysError) {
-                try Self.write(self.memory, to: limit)
-                try Self.writeText(both, "\(swap)")
+                try writer.write(self.memory, to: limit)
+                try writer.write(swap, to: both)
             } catch {
                 guard error.code == EINVAL, self.memory != nil else { throw error }
-                try Self.writeText(both, "\(swap)")
-                try Self.write(self.memory, to: limit)
+                try writer.write(swap, to: both)
+                try writer.write(self.memory, to: limit)
             }
         } else if let swap = memorySwap, swap != -1, swap != self.memory {
             throw SysError("limit swap: this kernel does not account for it; write to", both, code: ENOTSUP)
         } else {
-            try Self.write(self.memory, to: limit)
+            try writer.write(self.memory, to: limit)
         }
-        try Self.write(memoryReservation, to: memory + "/memory.soft_limit_in_bytes")
-        try Self.write(memorySwappiness, to: memory + "/memory.swappiness")
+        try writer.write(memoryReservation, to: memory + "/memory.soft_limit_in_bytes")
+        try writer.write(memorySwappiness, to: memory + "/memory.swappiness")
         if disableOOMKiller { try Self.writeText(memory + "/memory.oom_control", "1") }
     }
 
@@ -80,7 +85,7 @@ extension CgroupLimits {
     }
 
     /// Writes what version 1 does not carry. Only here a missing controller can be told.
-    func writeV2(_ group: ContainerCgroup) throws(SysError) {
+    func writeV2(_ group: ContainerCgroup, _ writer: inout CgroupWriter) throws(SysError) {
         let path = group.unified
         try Self.demand("memory", group, wanted: memory ?? memoryReservation ?? memorySwap)
         try Self.demand("cpu", group, wanted: cpuShares.map { _ in 1 } ?? cpuQuota ?? cpuIdle)
@@ -95,42 +100,46 @@ extension CgroupLimits {
             return
         }
         if group.directory("memory") == nil {
-            try Self.write(memory.map(Self.maximum), to: path + "/memory.max")
-            try Self.write(memoryReservation.map(Self.maximum), to: path + "/memory.low")
+            try writer.write(memory.map(Self.maximum), to: path + "/memory.max")
+            try writer.write(memoryReservation.map(Self.maximum), to: path + "/memory.low")
             if let swap = memorySwap {
                 // Version 2 counts swap alone.
-                try Self.writeText(path + "/memory.swap.max", swap == -1 ? "max" : "\(max(0, swap - max(0, memory ?? 0)))")
+                let alone = swap == -1 ? "max" : "\(max(0, swap - max(0, memory ?? 0)))"
+                do throws(SysError) { try writer.write(alone, to: path + "/memory.swap.max") } catch {
+                    // A kernel that does not account for swap; where memory has no limit, or there is to be no swap, that is no loss to say.
+                    if error.code != ENOENT || (alone != "max" && alone != "0") { throw error }
+                }
             }
         }
         if group.directory("cpu") == nil {
-            if let shares = cpuShares, shares > 0 { try Self.writeText(path + "/cpu.weight", "\(Self.weight(shares: shares))") }
+            if let shares = cpuShares, shares > 0 { try writer.write(Self.weight(shares: shares), to: path + "/cpu.weight") }
             if cpuQuota != nil || cpuPeriod != nil {
                 let quota = cpuQuota.map { $0 > 0 ? "\($0)" : "max" } ?? "max"
-                try Self.writeText(path + "/cpu.max", cpuPeriod.map { "\(quota) \($0)" } ?? quota)
+                try writer.write(cpuPeriod.map { "\(quota) \($0)" } ?? quota, to: path + "/cpu.max")
             }
-            try Self.write(cpuBurst, to: path + "/cpu.max.burst")
-            try Self.write(cpuIdle, to: path + "/cpu.idle")
+            try writer.write(cpuBurst, to: path + "/cpu.max.burst")
+            try writer.write(cpuIdle, to: path + "/cpu.idle")
         }
         if group.directory("cpuset") == nil {
-            try Self.write(cpus, to: path + "/cpuset.cpus")
-            try Self.write(memoryNodes, to: path + "/cpuset.mems")
+            try writer.write(cpus, to: path + "/cpuset.cpus")
+            try writer.write(memoryNodes, to: path + "/cpuset.mems")
         }
-        if group.directory("pids") == nil { try Self.write(pids.map(Self.maximum), to: path + "/pids.max") }
+        if group.directory("pids") == nil { try writer.write(pids.map(Self.processes), to: path + "/pids.max") }
         if group.directory("blkio") == nil {
-            try Self.write(blockIOWeight.map { "default \(Self.ioWeight($0))" }, to: path + "/io.weight")
+            try writer.write(blockIOWeight.map { "default \(Self.ioWeight($0))" }, to: path + "/io.weight")
             for throttle in throttles {
-                try Self.writeText(path + "/io.max", "\(throttle.major):\(throttle.minor) \(throttle.keyV2)=\(throttle.rate)")
+                try writer.write("\(throttle.major):\(throttle.minor) \(throttle.keyV2)=\(throttle.rate)", to: path + "/io.max")
             }
         }
         if group.directory("hugetlb") == nil {
-            for page in hugepages { try Self.writeText("\(path)/hugetlb.\(page.size).max", "\(page.limit)") }
+            for page in hugepages { try writer.write("\(page.limit)", to: "\(path)/hugetlb.\(page.size).max") }
         }
         if group.directory("devices") == nil, let devices { try DeviceProgram(devices).attach(to: path) }
         for setting in unified {
             if setting.file.utf8.contains(UInt8(ascii: "/")) || setting.file.isEmpty || setting.file.hasPrefix(".") {
                 throw SysError("write", setting.file, code: EINVAL)
             }
-            try Self.writeText("\(path)/\(setting.file)", setting.value)
+            try writer.write(setting.value, to: "\(path)/\(setting.file)")
         }
     }
 
@@ -166,11 +175,41 @@ extension CgroupLimits {
 
     private static func maximum(_ value: Int64) -> String { value < 0 ? "max" : "\(value)" }
 
-    private static func write<Value: CustomStringConvertible>(_ value: Value?, to path: String) throws(SysError) {
-        if let value { try writeText(path, value.description) }
-    }
+    /// Nothing could run with none: 0 is no limit too, as other engines write it.
+    private static func processes(_ value: Int64) -> String { value <= 0 ? "max" : "\(value)" }
 
     private static func writeText(_ path: String, _ text: String) throws(SysError) { try ContainerCgroup.writeText(path, text) }
+}
+
+extension ContainerCgroup {
+    /// Turns on what counts, from the mount point down to the parent of the directory. A host, or a group with processes on the way, that does
+    /// not let us is no error: then it is not counted, and a limit says so by itself.
+    func turnOnCounting() {
+        guard let unified else { return }
+        let wanted = [("cpu", "cpu"), ("io", "blkio"), ("memory", "memory"), ("pids", "pids")].filter { directory($0.1) == nil }.map(\.0)
+        func missing(_ path: String, _ file: String) -> [String] {
+            let there = ((try? Self.readText("\(path)/\(file)")) ?? "").split(separator: " ")
+            return wanted.filter { !there.contains($0[...]) }
+        }
+        if wanted.isEmpty || missing(unified, "cgroup.controllers").isEmpty { return }
+        var parents: [String] = []
+        var at = unified[...]
+        while let slash = at.lastIndex(of: "/"), slash > at.startIndex {
+            at = at[..<slash]
+            // Above the mount point there is no such file.
+            if access("\(at)/cgroup.controllers", F_OK) < 0 { break }
+            parents.append(String(at))
+        }
+        for parent in parents.reversed() {
+            let unavailable = missing(parent, "cgroup.controllers")
+            let off = missing(parent, "cgroup.subtree_control").filter { !unavailable.contains($0) }
+            if off.isEmpty { continue }
+            // All in one write, or where the kernel refuses one of them, the others.
+            let all = off.map { "+\($0)" }
+            if (try? Self.writeText(parent + "/cgroup.subtree_control", all.joined(separator: " "))) != nil { continue }
+            for each in all { try? Self.writeText(parent + "/cgroup.subtree_control", each) }
+        }
+    }
 }
 
 extension CgroupLimits.Throttle {

@@ -4,6 +4,15 @@ import Glibc
 /// Descriptors parked in the queue of a SOCK_SEQPACKET pair whose ends some process holds open (unix(7), SCM_RIGHTS): they outlive their
 /// sender, and whoever inherits the pair finds them again. Both ends stay the caller's.
 public struct Parking: Sendable {
+    /// Descriptors that one message carries at most.
+    public static let limit = 16
+
+    /// One message of the queue: what it says, and new descriptors for what it carries, which are the receiver's.
+    public struct Message: Sendable {
+        public let text: String
+        public let files: [Int32]
+    }
+
     private let receiving: Int32
     private let sending: Int32
 
@@ -12,49 +21,61 @@ public struct Parking: Sendable {
         self.sending = sending
     }
 
-    /// Puts a reference to `file` into the queue under `name`; EAGAIN when the queue is full.
-    public func park(_ name: StaticString, _ file: Int32) throws(SysError) {
-        try check(
-            "park descriptor", "\(name)",
-            ctr_send_fd(sending, name.utf8Start, name.utf8CodeUnitCount, file, Int32(MSG_DONTWAIT)))
-    }
+    /// Makes room for some hundred messages, where the host allows it.
+    public func widen() { _ = ctr_queue_size(sending, 1 << 20) }
 
-    /// A new descriptor for the last that was parked under `name`, nil when there is none. The queue keeps its own (SO_PEEK_OFF,
-    /// socket(7)).
-    public func peek(_ name: StaticString) throws(SysError) -> Descriptor? {
-        try check("look at parked descriptors", "", ctr_set_peek_offset(receiving, 0))
-        var found: Int32 = -1
-        try receive(flags: Int32(MSG_PEEK)) { text, file in
-            if text.elementsEqual(UnsafeBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount)) {
-                if found >= 0 { close(found) }
-                found = file
-            } else if file >= 0 {
-                close(file)
+    /// Puts references to `files` into the queue, behind what is there; EAGAIN when the queue is full.
+    public func park(_ text: String, _ files: [Int32]) throws(SysError) {
+        var text = text
+        let sent = text.withUTF8 { bytes in
+            files.withUnsafeBufferPointer { files in
+                ctr_send_fds(sending, bytes.baseAddress, bytes.count, files.baseAddress, Int32(files.count), Int32(MSG_DONTWAIT))
             }
         }
-        return found < 0 ? nil : Descriptor(owning: found)
+        try check("park descriptors", text, sent)
+    }
+
+    /// Everything that is parked, in its order; the queue keeps its own (SO_PEEK_OFF, socket(7)).
+    public func peek() throws(SysError) -> [Message] {
+        try check("look at parked descriptors", "", ctr_set_peek_offset(receiving, 0))
+        var messages: [Message] = []
+        while let message = try receive(flags: Int32(MSG_PEEK)) { messages.append(message) }
+        return messages
+    }
+
+    /// Takes the first `count` messages out of the queue and closes what they hold.
+    public func drop(_ count: Int) throws(SysError) {
+        try check("look at parked descriptors", "", ctr_set_peek_offset(receiving, 0))
+        for _ in 0..<count {
+            guard let message = try receive(flags: 0) else { return }
+            for file in message.files { close(file) }
+        }
     }
 
     /// Takes everything out of the queue; the descriptors are the caller's.
     public func drain() throws(SysError) -> [Int32] {
         var files: [Int32] = []
         try check("look at parked descriptors", "", ctr_set_peek_offset(receiving, 0))
-        try receive(flags: 0) { _, file in if file >= 0 { files.append(file) } }
+        while let message = try receive(flags: 0) { files += message.files }
         return files
     }
 
-    private func receive(flags: Int32, _ body: (UnsafeRawBufferPointer, Int32) -> Void) throws(SysError) {
-        while true {
-            var result = 0
-            withUnsafeTemporaryAllocation(byteCount: 64, alignment: 8) { buffer in
-                guard let base = buffer.baseAddress else { return }
-                var file: Int32 = -1
-                result = ctr_recv_fd(receiving, base, buffer.count, &file, flags | Int32(MSG_DONTWAIT))
-                if result > 0 { body(UnsafeRawBufferPointer(rebasing: buffer[..<result]), file) }
+    /// nil when the queue is empty.
+    private func receive(flags: Int32) throws(SysError) -> Message? {
+        var result = 0
+        var message: Message?
+        withUnsafeTemporaryAllocation(byteCount: 512, alignment: 8) { buffer in
+            withUnsafeTemporaryAllocation(of: Int32.self, capacity: Self.limit) { files in
+                guard let base = buffer.baseAddress, let first = files.baseAddress else { return }
+                var count = Int32(files.count)
+                result = ctr_recv_fds(receiving, base, buffer.count, first, &count, flags | Int32(MSG_DONTWAIT))
+                if result <= 0 { return }
+                let text = String(decoding: UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[..<result]), as: UTF8.self)
+                message = Message(text: text, files: Array(files[..<Int(count)]))
             }
-            if result == -Int(EAGAIN) || result == 0 { return }
-            try check("look at parked descriptors", "", result)
         }
+        if result == -Int(EAGAIN) || result == 0 { return nil }
+        try check("look at parked descriptors", "", result)
+        return message
     }
-
 }

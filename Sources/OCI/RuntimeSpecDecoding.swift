@@ -5,11 +5,12 @@ extension RuntimeSpec {
     static let ids: ClosedRange<UInt32> = 0...0xffff_fffe
 
     /// Reads a document of at most ``sizeLimit`` bytes.
-    public init(parsing bytes: [UInt8]) throws(SpecError) {
-        if bytes.count > Self.sizeLimit { throw SpecError("document", "is larger than \(Self.sizeLimit) bytes") }
-        let document: JSON
-        do throws(JSON.SyntaxError) { document = try JSON(parsing: bytes) } catch { throw SpecError("document", "\(error)") }
-        try self.init(document)
+    public init(parsing bytes: [UInt8]) throws(SpecError) { try self.init(try Self.document(parsing: bytes)) }
+
+    /// The tree of such a document, or of a part of one.
+    public static func document(parsing bytes: [UInt8]) throws(SpecError) -> JSON {
+        if bytes.count > sizeLimit { throw SpecError("document", "is larger than \(sizeLimit) bytes") }
+        do throws(JSON.SyntaxError) { return try JSON(parsing: bytes) } catch { throw SpecError("document", "\(error)") }
     }
 
     public init(_ document: JSON) throws(SpecError) {
@@ -18,7 +19,10 @@ extension RuntimeSpec {
         let top = SpecReader(value: document, path: "")
         version = try top.required("ociVersion", try top.string("ociVersion"))
         guard version.hasPrefix("1.") else { throw SpecError("ociVersion", "\"\(version)\" is not a version 1 specification") }
-        process = try top.object("process").map { (reader) throws(SpecError) in try Self.process(reader) }
+        if let reader = try top.object("process") {
+            process = try Self.process(reader)
+            unsupported += Self.unsupported(inProcess: reader)
+        }
         if let reader = try top.object("root") {
             var root = Root()
             root.path = try reader.required("path", try reader.string("path"))
@@ -31,17 +35,20 @@ extension RuntimeSpec {
         if let reader = try top.object("hooks") { hooks = try Self.hooks(reader) }
         annotations = try top.pairs("annotations")
         if let reader = try top.object("linux") { try readLinux(reader) }
-        if let reader = try top.object("process") {
-            for key in ["selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity"] where reader.has(key) {
-                note("process.\(key)", reader, key)
-            }
-        }
         for key in ["solaris", "windows", "vm", "zos"] where top.has(key) { unsupported.append(key) }
     }
 
-    private mutating func note(_ name: String, _ reader: SpecReader, _ key: String) {
-        // An empty string is how some encoders write "nothing".
-        if reader.value[key]?.stringValue != "" { unsupported.append(name) }
+    /// An empty string is how some encoders write "nothing".
+    private static func unsupported(inProcess reader: SpecReader) -> [String] {
+        ["selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity"].filter { reader.has($0) && reader.value[$0]?.stringValue != "" }
+            .map { "process.\($0)" }
+    }
+
+    /// A "process" object alone, as `exec --process` takes it, and what in it would be silently ignored.
+    public static func process(_ document: JSON) throws(SpecError) -> (process: Process, unsupported: [String]) {
+        guard document.members != nil else { throw SpecError("document", "must be an object") }
+        let reader = SpecReader(value: document, path: "process")
+        return (try process(reader), unsupported(inProcess: reader))
     }
 
     private mutating func mount(_ reader: SpecReader) throws(SpecError) -> Mount {

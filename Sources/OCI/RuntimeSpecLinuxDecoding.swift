@@ -49,6 +49,14 @@ extension RuntimeSpec {
             gid: try reader.number("gid", ids) ?? 0)
     }
 
+    /// A "resources" object alone, as `update` takes it, and what in it would be silently ignored.
+    public static func resources(_ document: JSON) throws(SpecError) -> (resources: Resources, unsupported: [String]) {
+        guard document.members != nil else { throw SpecError("document", "must be an object") }
+        var spec = RuntimeSpec()
+        try spec.readResources(SpecReader(value: document, path: "resources"))
+        return (spec.linux.resources, spec.unsupported)
+    }
+
     private mutating func readResources(_ reader: SpecReader) throws(SpecError) {
         var resources = Resources()
         for each in try reader.objects("devices") {

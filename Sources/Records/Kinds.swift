@@ -69,6 +69,11 @@ public struct StartRecord: TypedRecord {
     /// Comma separated: which sources of an exit status a shim that is not init's parent may use, beside what its keeper reaped; nil: each that
     /// the host has. For proving one where the kernel has a stronger.
     public var exitSources: String?
+    /// Where events go (`containerd.services.events.ttrpc.v1.Events`); nil under our own manager, which asks instead.
+    public var publishAddress: String?
+    /// Flags that `RUNTIME` gets before its command, and those that `create` gets, separated by spaces.
+    public var runtimeFlags = ""
+    public var createFlags = ""
 
     public init(
         runtime: String, runtimeRoot: String, rootfsMode: RootfsMode, socket: String, incarnationDirectory: String,
@@ -96,6 +101,9 @@ public struct StartRecord: TypedRecord {
         segmentBytes = try fields.optionalNumber("segment_bytes") ?? Self.defaultSegmentBytes
         keeper = fields.optionalText("keeper")
         exitSources = fields.optionalText("exit_sources")
+        publishAddress = fields.optionalText("publish_address")
+        runtimeFlags = fields.optionalText("runtime_flags") ?? ""
+        createFlags = fields.optionalText("create_flags") ?? ""
     }
 
     public func fill(_ record: inout Record) {
@@ -107,6 +115,9 @@ public struct StartRecord: TypedRecord {
         if segmentBytes != Self.defaultSegmentBytes { record.set("segment_bytes", segmentBytes) }
         if let keeper { record.set("keeper", keeper) }
         if let exitSources { record.set("exit_sources", exitSources) }
+        if let publishAddress { record.set("publish_address", publishAddress) }
+        if !runtimeFlags.isEmpty { record.set("runtime_flags", runtimeFlags) }
+        if !createFlags.isEmpty { record.set("create_flags", createFlags) }
     }
 }
 
@@ -182,6 +193,11 @@ public struct PidRecord: TypedRecord {
     public var started: Int64?
     /// The container's control group as the kernel names it, "/ctrd/default/c1"; nil where it is in none of its own.
     public var cgroup: String?
+    /// Where the standard streams go, as Create named them; empty: the default.
+    public var terminal = false
+    public var stdin = ""
+    public var stdout = ""
+    public var stderr = ""
 
     public init(process: ProcessIdentity, bootID: String, created: Int64, started: Int64? = nil, cgroup: String? = nil) {
         self.process = process
@@ -197,6 +213,10 @@ public struct PidRecord: TypedRecord {
         created = try fields.number("created_ns")
         started = try fields.flag("started") ? try fields.number("started_ns") as Int64 : nil
         cgroup = fields.optionalText("cgroup")
+        terminal = fields.optionalText("terminal") == "1"
+        stdin = fields.optionalText("stdin") ?? ""
+        stdout = fields.optionalText("stdout") ?? ""
+        stderr = fields.optionalText("stderr") ?? ""
     }
 
     public func fill(_ record: inout Record) {
@@ -207,5 +227,7 @@ public struct PidRecord: TypedRecord {
         record.set("started", started != nil)
         record.set("started_ns", started ?? 0)
         if let cgroup { record.set("cgroup", cgroup) }
+        if terminal { record.set("terminal", true) }
+        for (key, name) in [("stdin", stdin), ("stdout", stdout), ("stderr", stderr)] where !name.isEmpty { record.set(key, name) }
     }
 }

@@ -36,7 +36,13 @@ struct CgroupPlan {
     private static let defaultDevices: [(UInt32, UInt32?)] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, nil)]
 
     static func limits(_ linux: RuntimeSpec.Linux) throws(RuntimeError) -> CgroupLimits {
-        let resources = linux.resources
+        var limits = limits(linux.resources)
+        limits.devices = try devices(linux)
+        return limits
+    }
+
+    /// All but devices.
+    static func limits(_ resources: RuntimeSpec.Resources) -> CgroupLimits {
         var limits = CgroupLimits()
         limits.memory = resources.memoryLimit
         limits.memoryReservation = resources.memoryReservation
@@ -64,7 +70,6 @@ struct CgroupPlan {
                 }
             return CgroupLimits.Throttle(kind: kind, major: throttle.major, minor: throttle.minor, rate: throttle.rate)
         }
-        limits.devices = try devices(linux)
         return limits
     }
 

@@ -25,8 +25,9 @@ struct ContainerPlan {
     let cloneFlags: UInt64
     let rootPropagation: (MountPropagation, recursive: Bool)?
     let cgroup: CgroupPlan
-    var capabilities: CapabilitySets
-    let limits: [(name: String, resource: Int32, soft: UInt64, hard: UInt64)]
+    let launched: ProcessPlan
+    /// What `exec` and `update` need of the document later.
+    let saved: SavedConfiguration
 
     /// This annotation says that a descriptor is the root file system; see docs/architecture.md.
     static let rootDescriptorAnnotation = "org.ctrd.rootfs.fd"
@@ -36,17 +37,21 @@ struct ContainerPlan {
         self.options = options
         bundle = try Self.absolute(options.bundle)
         let text = try attempt { () throws(SysError) in try readFile(options.bundle + "/config.json", limit: RuntimeSpec.sizeLimit) }
-        do throws(SpecError) { spec = try RuntimeSpec(parsing: text) } catch { throw RuntimeError(error) }
+        do throws(SpecError) {
+            let document = try RuntimeSpec.document(parsing: text)
+            spec = try RuntimeSpec(document)
+            saved = SavedConfiguration(of: document)
+        } catch { throw RuntimeError(error) }
         guard let process = spec.process else { throw RuntimeError("config.json: process: is missing") }
         self.process = process
-        try Self.check(spec, process)
+        if let first = spec.unsupported.first { throw RuntimeError("config.json: \(first) is not supported") }
+        launched = try ProcessPlan(process, preservedDescriptors: options.preservedDescriptors, document: "config.json")
+        try Self.check(spec)
         (root, rootReadOnly) = try Self.root(spec, bundle: bundle, options)
         mounts = try Self.mounts(spec)
         cloneFlags = spec.linux.namespaces.reduce(0) { $1.path == nil && $1.kind != .cgroup ? $0 | $1.kind.cloneFlag : $0 }
         rootPropagation = try spec.linux.rootfsPropagation.map { (word) throws(RuntimeError) in try Self.propagation(word) }
         cgroup = try CgroupPlan(id: id, spec.linux)
-        capabilities = try process.capabilities.map { (lists) throws(RuntimeError) in try CapabilitySets(lists) } ?? CapabilitySets()
-        limits = try Self.limits(process.rlimits)
     }
 
     func namespace(_ kind: RuntimeSpec.Namespace.Kind) -> RuntimeSpec.Namespace? { spec.linux.namespaces.first { $0.kind == kind } }
@@ -59,12 +64,7 @@ struct ContainerPlan {
 
     // MARK: checks
 
-    private static func check(_ spec: RuntimeSpec, _ process: RuntimeSpec.Process) throws(RuntimeError) {
-        if let first = spec.unsupported.first { throw RuntimeError("config.json: \(first) is not supported") }
-        if process.args.isEmpty || process.args[0].isEmpty { throw RuntimeError("config.json: process.args: is empty") }
-        for variable in process.env where !variable.utf8.dropFirst().contains(UInt8(ascii: "=")) {
-            throw RuntimeError("config.json: process.env: \"\(variable.prefix(64))\" is not NAME=VALUE")
-        }
+    private static func check(_ spec: RuntimeSpec) throws(RuntimeError) {
         func namespace(_ kind: RuntimeSpec.Namespace.Kind) -> RuntimeSpec.Namespace? { spec.linux.namespaces.first { $0.kind == kind } }
         for kind in [RuntimeSpec.Namespace.Kind.user, .time] where namespace(kind) != nil {
             throw RuntimeError("config.json: linux.namespaces: a \(kind.rawValue) namespace is not supported")
@@ -124,24 +124,6 @@ struct ContainerPlan {
             throw RuntimeError("config.json: linux.rootfsPropagation: unknown value \"\(word.prefix(64))\"")
         }
         return last
-    }
-
-    /// The numbers of x86 and arm (getrlimit(2)).
-    private static let resources = [
-        "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE",
-        "RTPRIO", "RTTIME",
-    ]
-
-    private static func limits(_ entries: [RuntimeSpec.ResourceLimit]) throws(RuntimeError) -> [(String, Int32, UInt64, UInt64)] {
-        var limits: [(String, Int32, UInt64, UInt64)] = []
-        for entry in entries {
-            guard entry.type.hasPrefix("RLIMIT_"), let number = resources.firstIndex(of: String(entry.type.dropFirst(7))) else {
-                throw RuntimeError("config.json: process.rlimits: unknown limit \"\(entry.type.prefix(64))\"")
-            }
-            if entry.soft > entry.hard { throw RuntimeError("config.json: process.rlimits: \(entry.type): soft is above hard") }
-            limits.append((entry.type, Int32(number), entry.soft, entry.hard))
-        }
-        return limits
     }
 }
 

@@ -18,6 +18,10 @@ struct ContainerState: Equatable {
     var annotations: [RuntimeSpec.KeyValue]
     var poststart: [RuntimeSpec.Hook]
     var poststop: [RuntimeSpec.Hook]
+    /// Whether a compiled seccomp program lies beside this record, which every further process gets too.
+    var hasSeccomp: Bool
+    /// Whether further processes join the session keyring that was made for the first.
+    var hasKeyring: Bool
 
     /// Largest file that is read.
     static let sizeLimit = 8 << 20
@@ -27,7 +31,7 @@ struct ContainerState: Equatable {
         var members: [JSON.Member] = [
             .init("version", 1), .init("id", .string(id)), .init("bundle", .string(bundle)), .init("rootfs", .string(rootfs)),
             .init("created", .string(created)), .init("boot_id", .string(bootID)), .init("creator", Self.encode(creator)),
-            .init("cgroup_v1", .array(v1)),
+            .init("cgroup_v1", .array(v1)), .init("seccomp", .bool(hasSeccomp)), .init("keyring", .bool(hasKeyring)),
         ]
         if let unified = cgroup.unified { members.append(.init("cgroup_v2", .string(unified))) }
         if let initial { members.append(.init("init", Self.encode(initial))) }
@@ -43,7 +47,8 @@ struct ContainerState: Equatable {
         guard let document = try? JSON(parsing: bytes), document["version"]?.integerValue == 1, let id = document["id"]?.stringValue,
             let bundle = document["bundle"]?.stringValue, let rootfs = document["rootfs"]?.stringValue,
             let created = document["created"]?.stringValue, let bootID = document["boot_id"]?.stringValue,
-            let creator = Self.identity(document["creator"]), let directories = document["cgroup_v1"]?.arrayValue
+            let creator = Self.identity(document["creator"]), let directories = document["cgroup_v1"]?.arrayValue,
+            let hasSeccomp = document["seccomp"]?.boolValue, let hasKeyring = document["keyring"]?.boolValue
         else { throw damaged }
         self.id = id
         self.bundle = bundle
@@ -51,6 +56,8 @@ struct ContainerState: Equatable {
         self.created = created
         self.bootID = bootID
         self.creator = creator
+        self.hasSeccomp = hasSeccomp
+        self.hasKeyring = hasKeyring
         var v1: [ContainerCgroup.Directory] = []
         for each in directories {
             guard let controllers = each["controllers"]?.stringValue, let path = each["path"]?.stringValue, path.hasPrefix("/") else {
@@ -70,7 +77,7 @@ struct ContainerState: Equatable {
 
     init(
         id: String, bundle: String, rootfs: String, created: String, bootID: String, creator: ProcessIdentity, cgroup: ContainerCgroup,
-        spec: RuntimeSpec
+        spec: RuntimeSpec, hasKeyring: Bool
     ) {
         self.id = id
         self.bundle = bundle
@@ -82,6 +89,8 @@ struct ContainerState: Equatable {
         annotations = spec.annotations
         poststart = spec.hooks.poststart
         poststop = spec.hooks.poststop
+        hasSeccomp = spec.linux.seccomp != nil
+        self.hasKeyring = hasKeyring
     }
 
     private static func encode(_ process: ProcessIdentity) -> JSON {

@@ -23,7 +23,7 @@ struct Creation: ~Copyable {
         if !terminal && console >= 0 && !consoleIfAsked {
             throw RuntimeError("cannot use --console-socket: config.json asks for no terminal")
         }
-        let seccomp: SeccompProgram?
+        let seccomp: SeccompCache.Entry?
         if let document = plan.spec.linux.seccomp {
             seccomp = try SeccompCache(root: line.root).program(document, log)
         } else {
@@ -47,18 +47,21 @@ struct Creation: ~Copyable {
     }
 
     private static func make(
-        _ plan: ContainerPlan, _ seccomp: SeccompProgram?, _ directory: borrowing StateDirectory, _ console: Int32, _ log: Log
+        _ plan: ContainerPlan, _ seccomp: SeccompCache.Entry?, _ directory: borrowing StateDirectory, _ console: Int32, _ log: Log
     ) throws(RuntimeError) -> Made {
         let creator = try attempt { () throws(SysError) in try ProcessIdentity(current: getpid()) }
         var state = ContainerState(
             id: plan.id, bundle: plan.bundle, rootfs: plan.rootPath, created: Timestamp.now(),
-            bootID: try attempt { () throws(SysError) in try bootID() }, creator: creator, cgroup: plan.cgroup.group, spec: plan.spec)
+            bootID: try attempt { () throws(SysError) in try bootID() }, creator: creator, cgroup: plan.cgroup.group, spec: plan.spec,
+            hasKeyring: !plan.options.noNewKeyring)
         try directory.write(state)
+        try directory.write(plan.saved)
+        if let seccomp { try directory.keep(seccomp) }
         let gate = try directory.makeGate()
         let group = plan.cgroup.group
         let limits = plan.cgroup.limits
         try attempt { () throws(SysError) in try group.create(limits) }
-        let child = try start(plan, seccomp, gate.raw, console)
+        let child = try start(plan, seccomp?.program, gate.raw, console)
         do throws(RuntimeError) {
             try follow(child, plan, log)
             state.initial = try attempt { () throws(SysError) in try ProcessIdentity(current: child.pid) }
@@ -150,7 +153,7 @@ struct Creation: ~Copyable {
     }
 
     /// Replaced as a whole: a reader never sees half a number.
-    private static func writePidFile(_ path: String, _ pid: Int32) throws(RuntimeError) {
+    static func writePidFile(_ path: String, _ pid: Int32) throws(RuntimeError) {
         try attempt("pid file") { () throws(SysError) in
             let temporary = path + ".tmp"
             let file = try Linux.open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode: 0o644)

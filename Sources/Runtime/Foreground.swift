@@ -17,26 +17,26 @@ enum Foreground {
         }
     }
 
-    /// Until the first process ends; its status as a shell shows it.
-    static func wait(_ creation: borrowing Creation, signals: borrowing Descriptor, terminal: inout TerminalRelay) throws(RuntimeError)
-        -> Int32
-    {
+    /// Until the process ends; its status as a shell shows it.
+    static func wait(
+        _ pid: Int32, _ pidfd: borrowing Descriptor, signals: borrowing Descriptor, terminal: inout TerminalRelay
+    ) throws(RuntimeError) -> Int32 {
         terminal.resize()
         while true {
             var items = [
-                pollfd(fd: creation.pidfd.raw, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: pidfd.raw, events: Int16(POLLIN), revents: 0),
                 pollfd(fd: signals.raw, events: Int16(POLLIN), revents: 0),
             ]
             items += terminal.items
             let ready = poll(&items, nfds_t(items.count), -1)
             if ready < 0 && errno != EINTR { throw RuntimeError(SysError("poll", "", code: errno)) }
             if ready <= 0 { continue }
-            if items[1].revents != 0 { forward(signals.raw, creation.pidfd.raw, terminal) }
+            if items[1].revents != 0 { forward(signals.raw, pidfd.raw, terminal) }
             terminal.move(items[2...])
             if items[0].revents != 0 {
                 terminal.drain()
                 var status: Int32 = 0
-                try attempt { () throws(SysError) in try check("wait for", "container", ctr_waitid(CTR_P_PID, creation.pid, &status, 0)) }
+                try attempt { () throws(SysError) in try check("wait for", "container", ctr_waitid(CTR_P_PID, pid, &status, 0)) }
                 return Int32(exitCode(waitStatus: status))
             }
         }

@@ -90,10 +90,7 @@ struct InitProcess {
                 try tell(channel, .warning("oom_score_adj \(value) needs CAP_SYS_RESOURCE: it stays as it is"))
             }
         }
-        if let profile = plan.process.apparmorProfile {
-            try attempt("AppArmor profile \(profile)") { () throws(SysError) in try root.writeSelf("attr/apparmor/exec", "exec \(profile)")
-            }
-        }
+        if let profile = plan.process.apparmorProfile { try root.enterAppArmor(profile) }
         if !plan.spec.hooks.createContainer.isEmpty {
             try HookRunner.run(plan.spec.hooks.createContainer, "createContainer", HookRunner.state(plan, pid: hostPid(), .creating))
         }
@@ -115,19 +112,32 @@ struct InitProcess {
         }
         let line = Channel(owning: Descriptor(owning: first))
         do throws(RuntimeError) {
-            let launch = try Launch(plan, seccomp)
-            try launch.dropPrivileges { (text) throws(RuntimeError) in try tell(line, .warning(text)) }
+            let launch = Launch(plan.launched, seccomp)
+            try launch.dropPrivileges(makingDirectory: true) { (text) throws(RuntimeError) in try tell(line, .warning(text)) }
             let program = try launch.findProgram()
             try tell(line, .ready)
             try awaitProceed(line)
             // The creator wrote our pid down: from here on we are a container that waits.
             _ = Glibc.close(first)
             try launch.waitAtGate(gate)
-            launch.execute(program, hooks: plan.spec.hooks.startContainer)
+            become(program, launch)
         } catch {
             try? line.send(.failed(error.message))
             _exit(1)
         }
+    }
+
+    /// After `start` there is nobody left to tell but standard error.
+    private func become(_ program: String, _ launch: Launch) -> Never {
+        do throws(RuntimeError) {
+            try HookRunner.run(plan.spec.hooks.startContainer, "startContainer", HookRunner.state(plan, pid: getpid(), .created))
+        } catch {
+            Log().error(error.message)
+            _exit(126)
+        }
+        let (failure, status) = launch.execute(program)
+        Log().error(failure.message)
+        _exit(status)
     }
 
     /// This process as the host's procfs names it, which is still in sight.

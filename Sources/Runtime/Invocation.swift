@@ -11,6 +11,10 @@ struct Invocation: Equatable {
         case delete(force: Bool)
         case pause
         case resume
+        case exec(ExecOptions)
+        case ps(json: Bool, options: [String])
+        case update(UpdateOptions)
+        case events(once: Bool, interval: Int64)
         case list(quiet: Bool, json: Bool)
         case spec(bundle: String)
         case version
@@ -65,6 +69,16 @@ struct Invocation: Equatable {
     }
 
     private mutating func parse(command name: String, _ words: inout Words) throws(RuntimeError) {
+        switch name {
+        case "exec": return try parseExec(&words)
+        case "ps": return try parsePs(&words)
+        case "update": return try parseUpdate(&words)
+        case "events": return try parseEvents(&words)
+        case "checkpoint", "restore":
+            throw RuntimeError(
+                "\(name) is not supported: this runtime does not save running processes; stop the container and create it again")
+        default: break
+        }
         var flags = Flags()
         var signal: Int32 = 15
         var rest: [String] = []
@@ -152,74 +166,16 @@ private struct Flags {
         case "no-pivot": create.noPivot = try words.bool()
         case "no-new-keyring": create.noNewKeyring = try words.bool()
         case "preserve-fds":
-            let text = try words.value(flag)
-            guard let count = Int32(text), (0...1024).contains(count) else {
-                throw RuntimeError("--preserve-fds must be a number from 0 to 1024")
-            }
-            create.preservedDescriptors = count
+            create.preservedDescriptors = try words.descriptorCount(flag)
         case "detach", "d": detach = try words.bool()
         case "all", "a": all = try words.bool()
         case "force": force = try words.bool()
         case "f" where command == "delete": force = try words.bool()
         case "quiet", "q": quiet = try words.bool()
         case "format", "f":
-            let text = try words.value(flag)
-            guard text == "table" || text == "json" else { throw RuntimeError("unknown format \"\(text)\": use table or json") }
-            json = text == "json"
+            json = try words.isJSON(flag)
         case "no-subreaper": _ = try words.bool()
         default: throw RuntimeError("flag --\(flag) of \(command) is not supported")
         }
-    }
-}
-
-/// The words of a command line, one after the other.
-private struct Words {
-    private let words: [String]
-    private var next = 0
-    private var pending: String?
-    private var flagsEnded = false
-
-    init(_ words: [String]) { self.words = words }
-
-    /// The name of the next word when it is a flag.
-    mutating func flag() throws(RuntimeError) -> String? {
-        guard pending == nil, !flagsEnded, next < words.count else { return nil }
-        let word = words[next]
-        guard word.hasPrefix("-"), word != "-" else { return nil }
-        next += 1
-        if word == "--" {
-            flagsEnded = true
-            return nil
-        }
-        let name = word.dropFirst(word.hasPrefix("--") ? 2 : 1)
-        guard let equals = name.firstIndex(of: "=") else { return String(name) }
-        pending = String(name[name.index(after: equals)...])
-        return String(name[..<equals])
-    }
-
-    mutating func value(_ flag: String) throws(RuntimeError) -> String {
-        if let value = pending {
-            pending = nil
-            return value
-        }
-        guard next < words.count else { throw RuntimeError("flag --\(flag) needs a value") }
-        next += 1
-        return words[next - 1]
-    }
-
-    mutating func bool() throws(RuntimeError) -> Bool {
-        guard let value = pending else { return true }
-        pending = nil
-        switch value {
-        case "true", "1": return true
-        case "false", "0": return false
-        default: throw RuntimeError("\"\(value.prefix(64))\" is neither true nor false")
-        }
-    }
-
-    mutating func positional() -> String? {
-        guard next < words.count else { return nil }
-        next += 1
-        return words[next - 1]
     }
 }

@@ -5,35 +5,33 @@ import OCI
 
 /// The last steps inside the container: who the process is, what it may do, and which program it becomes.
 struct Launch {
-    private let plan: ContainerPlan
+    private let plan: ProcessPlan
     private let process: RuntimeSpec.Process
     private let seccomp: SeccompProgram?
     private let environment: [String]
-    private var capabilities: CapabilitySets
 
-    init(_ plan: ContainerPlan, _ seccomp: SeccompProgram?) throws(RuntimeError) {
+    init(_ plan: ProcessPlan, _ seccomp: SeccompProgram?) {
         self.plan = plan
         process = plan.process
         self.seccomp = seccomp
-        capabilities = plan.capabilities
         environment = Self.environment(plan.process)
     }
 
     // MARK: privileges
 
     /// Limits, streams, filter (when it needs privileges), bounding set, user, capabilities, working directory. `warn` takes what was asked
-    /// for and cannot be given.
-    func dropPrivileges(warn: (String) throws(RuntimeError) -> Void) throws(RuntimeError) {
+    /// for and cannot be given. A working directory that is missing is made when `makingDirectory` says so.
+    func dropPrivileges(makingDirectory: Bool, warn: (String) throws(RuntimeError) -> Void) throws(RuntimeError) {
         try setLimits()
         giveStreams()
-        var sets = capabilities
+        var sets = plan.capabilities
         let available = try Self.available()
         let missing = sets.limit(to: available)
         if missing != 0 {
             let names = (0..<64).filter { missing >> UInt64($0) & 1 == 1 }.map { Capability.name($0) }
             try warn("this process does not have \(names.joined(separator: " ")) and cannot give it")
         }
-        try makeWorkingDirectory()
+        if makingDirectory { try makeWorkingDirectory() }
         let entered = try enterWorkingDirectory(deniedIsFine: true)
         if process.noNewPrivileges {
             try attempt { () throws(SysError) in try check("set", "no_new_privs", ctr_prctl(ProcessControl.setNoNewPrivileges, 1, 0, 0, 0))
@@ -193,24 +191,16 @@ struct Launch {
         _ = close(gate)
     }
 
-    /// Becomes the program. After `start` there is nobody left to tell but standard error.
-    func execute(_ program: String, hooks: [RuntimeSpec.Hook]) -> Never {
-        var failure: RuntimeError?
-        var status: Int32 = 126
-        do throws(RuntimeError) {
-            try HookRunner.run(hooks, "startContainer", HookRunner.state(plan, pid: getpid(), .created))
-            try attempt { () throws(SysError) in
-                try check(
-                    "protect", "descriptors",
-                    ctr_close_range(UInt32(3 + plan.options.preservedDescriptors), .max, 4 /* CLOSE_RANGE_CLOEXEC */))
-                if process.noNewPrivileges, let seccomp { try seccomp.install() }
-            }
-            let code = execve(program)
-            status = code == ENOENT ? 127 : 126
-            throw RuntimeError("exec: \"\(process.args[0])\": \(SysError("", code: code).cause.lowercased())")
-        } catch { failure = error }
-        if let failure { Log().error(failure.message) }
-        _exit(status)
+    /// Becomes the program, or says why not and with which status to end.
+    func execute(_ program: String) -> (failure: RuntimeError, status: Int32) {
+        do throws(SysError) {
+            try check(
+                "protect", "descriptors", ctr_close_range(UInt32(3 + plan.preservedDescriptors), .max, 4 /* CLOSE_RANGE_CLOEXEC */))
+            if process.noNewPrivileges, let seccomp { try seccomp.install() }
+        } catch { return (RuntimeError(error), 126) }
+        let code = execve(program)
+        let failure = RuntimeError("exec: \"\(process.args[0])\": \(SysError("", code: code).cause.lowercased())")
+        return (failure, code == ENOENT ? 127 : 126)
     }
 
     private func execve(_ program: String) -> Int32 {

@@ -144,4 +144,20 @@ struct RootAssembly: ~Copyable {
         )
         try writeAll(file.raw, Array(text.utf8), name: "/proc/self/\(name)")
     }
+
+    /// The profile that execve puts the process under.
+    func enterAppArmor(_ profile: String) throws(RuntimeError) {
+        let file = "attr/apparmor/exec"
+        do throws(SysError) { try writeSelf(file, "exec \(profile)") } catch {
+            // The file is there in a kernel built with AppArmor, and takes nothing when it is switched off.
+            let opened = access("/proc/self/\(file)", F_OK) == 0
+            switch error.code {
+            case ENOENT where opened:
+                throw RuntimeError("AppArmor profile \(profile) is not loaded: load it with apparmor_parser, or do not ask for it")
+            case ENOENT, EINVAL:
+                throw RuntimeError("AppArmor profile \(profile): this host has no AppArmor, or it is switched off")
+            default: throw RuntimeError(error).during("AppArmor profile \(profile)")
+            }
+        }
+    }
 }

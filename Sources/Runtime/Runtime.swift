@@ -15,11 +15,17 @@ public enum Runtime {
         // Started through a descriptor, a process is called by its number.
         _ = "ctrun".withCString { ctr_prctl(ProcessControl.setName, UInt(bitPattern: $0), 0, 0, 0) }
         var log = Log()
+        // No exit status of the process that was to run: runc's, for whoever tells the two apart.
+        var failureStatus: Int32 = 1
         do throws(RuntimeError) {
             let line = try Invocation(Array(arguments.dropFirst()))
+            if case .exec = line.command { failureStatus = 255 }
             switch line.command {
             case .create(let options), .run(let options, _):
-                try checkPreserved(options)
+                try checkPreserved(options.preservedDescriptors)
+                try SelfProtection.ensure(arguments)
+            case .exec(let options):
+                try checkPreserved(options.preservedDescriptors)
                 try SelfProtection.ensure(arguments)
             default: break
             }
@@ -27,20 +33,25 @@ public enum Runtime {
             return try run(line, log)
         } catch {
             log.error(error.message)
-            return 1
+            return failureStatus
         }
     }
 
     private static func run(_ line: Invocation, _ log: Log) throws(RuntimeError) -> Int32 {
         switch line.command {
         case .create(let options):
-            let console = try connect(options).release()
+            let console = try connect(options.consoleSocket).release()
             defer { if console >= 0 { close(console) } }
             _ = try Creation.make(line, options, console: console, log)
         case .run(let options, let detach): return try run(line, options, detach: detach, log)
         case .start: try Lifecycle.start(line)
         case .kill(let signal, let all): try Lifecycle.kill(line, signal: signal, all: all)
         case .delete(let force): try Lifecycle.delete(line, force: force, log)
+        case .exec(let options):
+            do throws(RuntimeError) { return try Execution.run(line, options, log) } catch { throw error.during("exec failed") }
+        case .ps(let json, let options): try output(try ProcessList.run(line, json: json, options: options))
+        case .update(let options): try Update.run(line, options)
+        case .events(let once, let interval): try Events.run(line, once: once, interval: interval, output: output)
         case .pause: try Lifecycle.setPaused(line, true)
         case .resume: try Lifecycle.setPaused(line, false)
         case .state: try output(try Lifecycle.state(line))
@@ -53,8 +64,8 @@ public enum Runtime {
     }
 
     /// Before anything is opened: a hole among the descriptors that the container keeps would be filled by one of ours.
-    private static func checkPreserved(_ options: Invocation.CreateOptions) throws(RuntimeError) {
-        for number in 3..<(3 + options.preservedDescriptors) where ctr_fcntl_int(number, F_GETFD, 0) < 0 {
+    private static func checkPreserved(_ count: Int32) throws(RuntimeError) {
+        for number in 3..<(3 + count) where ctr_fcntl_int(number, F_GETFD, 0) < 0 {
             throw RuntimeError("--preserve-fds: descriptor \(number) is not open")
         }
     }
@@ -63,8 +74,8 @@ public enum Runtime {
         try attempt { () throws(SysError) in try writeAll(STDOUT_FILENO, text, name: "standard output") }
     }
 
-    private static func connect(_ options: Invocation.CreateOptions) throws(RuntimeError) -> Descriptor? {
-        guard let path = options.consoleSocket else { return nil }
+    static func connect(_ consoleSocket: String?) throws(RuntimeError) -> Descriptor? {
+        guard let path = consoleSocket else { return nil }
         return try attempt("console socket") { () throws(SysError) in
             Descriptor(owning: try check("connect to", path, ctr_unix_connect(path, false)))
         }
@@ -73,7 +84,7 @@ public enum Runtime {
     private static func run(_ line: Invocation, _ options: Invocation.CreateOptions, detach: Bool, _ log: Log) throws(RuntimeError) -> Int32
     {
         if detach {
-            let console = try connect(options).release()
+            let console = try connect(options.consoleSocket).release()
             defer { if console >= 0 { close(console) } }
             let creation = try Creation.make(line, options, console: console, log)
             try startOrDelete(creation.directory, log)
@@ -87,7 +98,7 @@ public enum Runtime {
         let creation = try Creation.make(line, options, console: ends.theirs.raw, consoleIfAsked: true, log)
         var terminal = creation.terminal ? try TerminalRelay(receiving: ends.ours) : TerminalRelay()
         try startOrDelete(creation.directory, log)
-        let status = try Foreground.wait(creation, signals: signals, terminal: &terminal)
+        let status = try Foreground.wait(creation.pid, creation.pidfd, signals: signals, terminal: &terminal)
         try Lifecycle.delete(creation.directory, force: true, log)
         return status
     }

@@ -19,13 +19,19 @@ struct SeccompCache: ~Copyable {
     init(root path: String) throws(RuntimeError) { root = try StateDirectory.openRoot(path) }
 
     /// The program for `document`, from the cache or compiled now. A cache that cannot be used costs time, nothing else.
-    func program(_ document: JSON, _ log: Log) throws(RuntimeError) -> SeccompProgram {
+    func program(_ document: JSON, _ log: Log) throws(RuntimeError) -> Entry {
         let text = Self.key(document)
         let name = "\(Self.directory)/\(String(fnv1a(text), radix: 16))"
-        if let program = load(name, text) { return program }
+        if let program = Self.read(name, at: root.raw, text: text) { return Entry(program: program, file: name) }
         let program = try SeccompCompiler.compile(try SeccompProfile(document))
         do throws(SysError) { try store(program, name, text) } catch { log.warning("seccomp cache: \(error)") }
-        return program
+        return Entry(program: program, file: name)
+    }
+
+    struct Entry {
+        let program: SeccompProgram
+        /// Below the root, if it could be stored.
+        let file: String
     }
 
     /// Another library or another architecture makes another program of the same profile.
@@ -39,14 +45,17 @@ struct SeccompCache: ~Copyable {
     /// Layout: magic, u32 flags, u32 text length, u32 program length, u64 checksum of the program, text, program; native byte order.
     private static let headLength = magic.count + 20
 
-    private func load(_ name: String, _ text: [UInt8]) -> SeccompProgram? {
-        guard let file = try? Linux.open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, at: root.raw) else { return nil }
+    /// The program in a file that was made from exactly `text`, or with nil from whatever.
+    static func read(_ name: String, at directory: Int32, text: [UInt8]?) -> SeccompProgram? {
+        guard let file = try? Linux.open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, at: directory) else { return nil }
         var status = stat()
         guard fstat(file.raw, &status) == 0, ctr_s_isreg(status.st_mode), status.st_uid == geteuid(), status.st_mode & 0o077 == 0,
             status.st_size > Self.headLength, status.st_size <= Self.fileLimit
         else { return nil }
         let size = Int(status.st_size)
-        let bytes = [UInt8](unsafeUninitializedCapacity: size) { buffer, count in count = max(0, read(file.raw, buffer.baseAddress, size)) }
+        let bytes = [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
+            count = max(0, Glibc.read(file.raw, buffer.baseAddress, size))
+        }
         guard bytes.count == size, bytes.starts(with: Self.magic) else { return nil }
         return bytes.withUnsafeBytes { (buffer) -> SeccompProgram? in
             let at = Self.magic.count
@@ -54,16 +63,17 @@ struct SeccompCache: ~Copyable {
             let textLength = Int(buffer.loadUnaligned(fromByteOffset: at + 4, as: UInt32.self))
             let length = Int(buffer.loadUnaligned(fromByteOffset: at + 8, as: UInt32.self))
             let sum = buffer.loadUnaligned(fromByteOffset: at + 12, as: UInt64.self)
-            guard textLength == text.count, length % 8 == 0, length > 0, length / 8 <= SeccompProgram.instructionLimit,
+            guard text.map({ $0.count == textLength }) ?? true, textLength <= Self.fileLimit, length % 8 == 0, length > 0,
+                length / 8 <= SeccompProgram.instructionLimit,
                 Self.headLength + textLength + length == size
             else { return nil }
-            let same = buffer[Self.headLength..<(Self.headLength + textLength)].elementsEqual(text)
+            let same = text.map { buffer[Self.headLength..<(Self.headLength + textLength)].elementsEqual($0) } ?? true
             let program = Array(buffer[(Self.headLength + textLength)...])
             return same && fnv1a(program) == sum ? SeccompProgram(instructions: program, flags: flags) : nil
         }
     }
 
-    private func store(_ program: SeccompProgram, _ name: String, _ text: [UInt8]) throws(SysError) {
+    static func encoded(_ program: SeccompProgram, text: [UInt8]) -> [UInt8] {
         var bytes = Self.magic
         func put<Value: FixedWidthInteger>(_ value: Value) { withUnsafeBytes(of: value) { bytes.append(contentsOf: $0) } }
         put(program.flags)
@@ -72,6 +82,11 @@ struct SeccompCache: ~Copyable {
         put(fnv1a(program.instructions))
         bytes += text
         bytes += program.instructions
+        return bytes
+    }
+
+    private func store(_ program: SeccompProgram, _ name: String, _ text: [UInt8]) throws(SysError) {
+        let bytes = Self.encoded(program, text: text)
         guard bytes.count <= Self.fileLimit else { return }
         try makeDirectory(Self.directory, mode: 0o700, at: root.raw)
         let directory = try Linux.open(Self.directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, at: root.raw)

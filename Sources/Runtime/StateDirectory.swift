@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import Linux
+import OCI
 
 /// ROOT/ID, held open: state.json, and the gate at which a created container waits.
 ///
@@ -79,6 +80,45 @@ struct StateDirectory: ~Copyable {
             try writeAll(file.raw, state.encoded(), name: Self.stateFile)
             try checkErrno("rename", Self.stateFile, renameat(directory.raw, "state.tmp", directory.raw, Self.stateFile))
         }
+    }
+
+    // MARK: what further processes need
+
+    private static let configurationFile = "config.json"
+    private static let seccompFile = "seccomp"
+
+    /// Written once by the creator, replaced as a whole by `update`.
+    func write(_ configuration: SavedConfiguration) throws(RuntimeError) {
+        try attempt { () throws(SysError) in
+            let file = try Linux.open("config.tmp", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode: 0o600, at: directory.raw)
+            try writeAll(file.raw, configuration.encoded(), name: Self.configurationFile)
+            try checkErrno(
+                "rename", Self.configurationFile, renameat(directory.raw, "config.tmp", directory.raw, Self.configurationFile))
+        }
+    }
+
+    func readConfiguration() throws(RuntimeError) -> SavedConfiguration {
+        let bytes = try attempt { () throws(SysError) in
+            try readFile(Self.configurationFile, limit: RuntimeSpec.sizeLimit, at: directory.raw)
+        }
+        return try SavedConfiguration(parsing: bytes)
+    }
+
+    /// Keeps the compiled filter for further processes: the cache's own file under a second name, or a copy where there is none.
+    func keep(_ entry: SeccompCache.Entry) throws(RuntimeError) {
+        if linkat(root.raw, entry.file, directory.raw, Self.seccompFile, 0) == 0 { return }
+        try attempt { () throws(SysError) in
+            let file = try Linux.open(Self.seccompFile, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o600, at: directory.raw)
+            try writeAll(file.raw, SeccompCache.encoded(entry.program, text: []), name: Self.seccompFile)
+        }
+    }
+
+    /// The filter that the first process has. One that is lost is an error: nothing runs without it.
+    func readSeccomp() throws(RuntimeError) -> SeccompProgram {
+        guard let program = SeccompCache.read(Self.seccompFile, at: directory.raw, text: nil) else {
+            throw RuntimeError("the container's saved seccomp program is missing or damaged: delete the container and create it again")
+        }
+        return program
     }
 
     /// Removes the directory; repeatable.

@@ -8,6 +8,8 @@ struct Arguments: Equatable {
     var id = ""
     /// Absolute; the working directory where the caller does not say.
     var bundle = ""
+    /// The caller's own socket.
+    var address = ""
     /// ROOT/containers/NS/ID/N, for the daemon.
     var directory = ""
 
@@ -51,6 +53,7 @@ struct Arguments: Equatable {
                 case "id": id = text
                 case "bundle": bundle = text
                 case "dir": directory = text
+                case "address": address = text
                 default: break
                 }
             default: throw wrong("-\(word)", "unknown flag")

@@ -39,13 +39,8 @@ final class Daemon {
         server = made.1
         signals = made.2
         let answer = { [server] (call: Call, result: Result<[UInt8], Status>) in server.answer(call, result) }
-        let pump = try shimErrors { [loop] () throws(SysError) in
-            try LogPump(
-                incarnation: place.incarnationDirectory, segmentBytes: place.start.segmentBytes, stdout: Inherited.stdout,
-                stderr: Inherited.stderr, loop: loop, answer: answer)
-        }
         container = Container(
-            place: place, loop: loop, pump: pump,
+            place: place, loop: loop,
             parking: Parking(receiving: Inherited.parkingReceiver, sending: Inherited.parkingSender),
             stdoutWriter: stdoutWriter, stderrWriter: stderrWriter, answer: answer)
         server.onCall = { [unowned self] call, request in self.dispatch(call, request) }
@@ -83,10 +78,8 @@ final class Daemon {
                     case .listener: server.accept()
                     case .connection: server.handle(number, events)
                     case .signals: signalled()
-                    case .stdout: container.pump.pump(.stdout)
-                    case .stderr: container.pump.pump(.stderr)
-                    case .initProcess: container.initReadable()
-                    case .exitEvents: container.witness?.eventsReadable()
+                    case .publisher: break
+                    default: if let process = container.find(number: number) { container.ready(process, source) }
                     }
                 }
             }
@@ -100,7 +93,7 @@ final class Daemon {
                 tidyAt = .max
             }
         }
-        container.pump.finish()
+        container.first.output.finish()
         unlink(place.start.socket)
     }
 
@@ -131,7 +124,10 @@ final class Daemon {
     private func guardCall(_ call: Call, _ request: RequestEnvelope) throws(Status) {
         switch request.method {
         case "Info": server.answer(call, .success(info()))
-        case "WaitLog": container.pump.wait(call, indexSize: try Messages.waitLog(request.payload))
+        case "WaitLog":
+            let (execID, indexSize) = try Messages.waitLog(request.payload)
+            guard let process = container.find(execID) else { throw container.noExec(execID) }
+            process.output.wait(call, indexSize: indexSize)
         default: throw Status(.unimplemented, "method \(request.method)")
         }
     }
@@ -140,14 +136,13 @@ final class Daemon {
         let payload = request.payload
         switch request.method {
         case "State":
-            try expect(Messages.state(payload))
-            container.status(call)
-        case "Create": container.perform(.create(try createMounts(payload)), for: call)
+            container.status(call, execID: try expect(Messages.state(payload)))
+        case "Create": container.perform(try create(payload), for: call)
         case "Start":
-            try expect(Messages.start(payload))
+            try expectFirst(Messages.start(payload))
             container.perform(.start, for: call)
         case "Delete":
-            try expect(Messages.delete(payload))
+            try expectFirst(Messages.delete(payload))
             container.perform(.delete, for: call)
         case "Pids":
             try expect(Messages.idOnly(payload))
@@ -160,11 +155,8 @@ final class Daemon {
             container.perform(.resume, for: call)
         case "Kill":
             let (target, signal, all) = try Messages.kill(payload)
-            try expect(target)
-            container.kill(call, signal: signal, all: all)
-        case "Wait":
-            try expect(Messages.wait(payload))
-            container.wait(call)
+            container.kill(call, execID: try expect(target), signal: signal, all: all)
+        case "Wait": container.wait(call, execID: try expect(Messages.wait(payload)))
         case "Connect":
             server.answer(call, .success(Messages.connected(shim: getpid(), task: container.pid)))
         case "Shutdown":
@@ -176,32 +168,40 @@ final class Daemon {
         }
     }
 
-    private func expect(_ target: Messages.Target) throws(Status) {
+    /// The exec that is meant, empty for the first process.
+    @discardableResult
+    private func expect(_ target: Messages.Target) throws(Status) -> String {
         if target.id != place.id { throw Status(.notFound, "container \(target.id) is not here; this shim has \(place.id)") }
-        if !target.execID.isEmpty { throw Status(.notFound, "container \(place.id) has no process \(target.execID)") }
+        return target.execID
     }
 
-    private func createMounts(_ payload: [UInt8]) throws(Status) -> [MountRequest] {
+    private func expectFirst(_ target: Messages.Target) throws(Status) {
+        let execID = try expect(target)
+        if !execID.isEmpty { throw container.noExec(execID) }
+    }
+
+    private func create(_ payload: [UInt8]) throws(Status) -> Operation.Kind {
         let request = try Messages.create(payload)
         try expect(request.target)
         if !request.bundle.isEmpty && request.bundle != place.bundle {
             throw Status(.invalidArgument, "bundle \(request.bundle) is not here; this shim has \(place.bundle)")
         }
-        if request.terminal { throw Status(.unimplemented, "terminals are not supported") }
-        if request.others.contains(where: { !$0.isEmpty }) {
-            throw Status(.unimplemented, "streams and checkpoints of the caller's own are not supported")
-        }
-        return request.mounts
+        if !request.checkpoint.isEmpty { throw Status(.unimplemented, "checkpoints are not supported") }
+        return .create(request.mounts, request.names)
     }
 
     private func info() -> [UInt8] {
-        let exit = container.exit
+        let first = container.first
+        let exit = first.exit
         return Messages.info(version: Self.version, source: exit?.source.rawValue ?? "") { message in
             message.shim_pid = UInt32(bitPattern: getpid())
             message.keeper_pid = place.keeperIsAlive ? UInt32(bitPattern: place.keeperPid) : 0
             message.task_pid = UInt32(bitPattern: container.pid)
-            message.task_start_time = container.process?.process.startTime ?? 0
-            message.started = container.process?.started != nil ? 1 : 0
+            message.task_start_time = first.record?.process.startTime ?? 0
+            message.started = first.record?.started != nil ? 1 : 0
+            message.level = 2
+            message.terminal = first.names.terminal ? 1 : 0
+            message.input_open = first.input.isOpen ? 1 : 0
             message.shim_restarts = place.restarts
             guard let exit else { return }
             message.exited = 1

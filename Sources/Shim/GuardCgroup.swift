@@ -8,6 +8,19 @@ struct GuardCgroup {
     /// Seen from the root of each hierarchy.
     let path: String
     private let hierarchies: CgroupHierarchies
+    /// It is somebody else's, and the guards are only guests there.
+    private let exists: Bool
+
+    /// The one that runtime options name, in whichever hierarchies it exists; ENOENT where it is in none.
+    init(existing path: String) throws(SysError) {
+        try ContainerCgroup.validate(path)
+        let all = try CgroupHierarchies()
+        hierarchies = CgroupHierarchies(
+            v1: all.v1.filter { access($0.mountPoint + path, F_OK) == 0 }, unified: all.unified.flatMap { access($0 + path, F_OK) == 0 ? $0 : nil })
+        if hierarchies.v1.isEmpty && hierarchies.unified == nil { throw SysError("use control group for the shim", path, code: ENOENT) }
+        self.path = path
+        exists = true
+    }
 
     /// Beside the container's own group: `/parent/namespace/id` gives `/parent/shims/id`. nil when `containerPath` is no such path.
     init?(beside containerPath: String, id: String, hierarchies: CgroupHierarchies) {
@@ -15,16 +28,21 @@ struct GuardCgroup {
         guard containerPath.hasPrefix("/"), parts.count >= 3 else { return nil }
         path = "/" + parts.dropLast(2).joined(separator: "/") + "/shims/" + id
         self.hierarchies = hierarchies
+        exists = false
         if (try? ContainerCgroup.validate(path)) == nil { return nil }
     }
 
-    /// Makes the directories; returns one in version 2 for clone3(2) (nil without version 2) and the entrance file of `name=systemd`
-    /// (-1 where that hierarchy is not mounted).
-    func make() throws(SysError) -> (unified: Int32, systemd: Int32) {
+    /// Makes the directories where they are ours; returns one in version 2 for clone3(2) (-1 without version 2) and the entrance files of
+    /// version 1: of `name=systemd` alone for a group of our own.
+    func make() throws(SysError) -> (unified: Int32, entrances: [Int32]) {
+        if exists {
+            let group = try ContainerCgroup(path, in: hierarchies)
+            return (try group.openUnified()?.release() ?? -1, try group.openEntrances())
+        }
         let systemd = hierarchies.v1.filter { $0.controllers == "name=systemd" }
         let group = try ContainerCgroup(path, in: CgroupHierarchies(v1: systemd, unified: hierarchies.unified))
-        try group.create(CgroupLimits())
+        try group.create(CgroupLimits(), counted: false)
         let unified = try group.openUnified()?.release() ?? -1
-        return (unified, try group.openEntrances().first ?? -1)
+        return (unified, try group.openEntrances())
     }
 }

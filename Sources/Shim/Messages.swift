@@ -1,11 +1,12 @@
+import CProtobufC
 import CShimProto
 import TTRPC
 
 /// The generated C messages, opened and closed at this one place: everything else in the shim sees Swift values.
 enum Messages {
-    private typealias Allocator = UnsafeMutablePointer<ProtobufCAllocator>
+    typealias Allocator = UnsafeMutablePointer<ProtobufCAllocator>
 
-    private static func unpack<Message, Value>(
+    static func unpack<Message, Value>(
         _ payload: [UInt8], _ unpack: (Allocator?, Int, UnsafePointer<UInt8>?) -> UnsafeMutablePointer<Message>?,
         _ free: (UnsafeMutablePointer<Message>?, Allocator?) -> Void, _ body: (borrowing Message) -> Value
     ) throws(Status) -> Value {
@@ -19,7 +20,7 @@ enum Messages {
         return value
     }
 
-    private static func pack<Message>(
+    static func pack<Message>(
         _ message: Message, _ size: (UnsafePointer<Message>?) -> Int,
         _ pack: (UnsafePointer<Message>?, UnsafeMutablePointer<UInt8>?) -> Int
     ) -> [UInt8] {
@@ -31,7 +32,15 @@ enum Messages {
         }
     }
 
-    private static func text(_ pointer: UnsafeMutablePointer<CChar>?) -> String { pointer.map { String(cString: $0) } ?? "" }
+    static func text(_ pointer: UnsafeMutablePointer<CChar>?) -> String { pointer.map { String(cString: $0) } ?? "" }
+
+    static func bytes(_ data: ProtobufCBinaryData) -> [UInt8] {
+        data.data.map { Array(UnsafeBufferPointer(start: $0, count: data.len)) } ?? []
+    }
+
+    static func any(_ pointer: UnsafeMutablePointer<Google__Protobuf__Any>?) -> AnyMessage? {
+        pointer.map { AnyMessage(typeURL: text($0.pointee.type_url), value: bytes($0.pointee.value)) }
+    }
 
     // MARK: requests
 
@@ -45,9 +54,10 @@ enum Messages {
         var target: Target
         var bundle: String
         var mounts: [MountRequest]
-        var terminal: Bool
-        /// Standard streams or a checkpoint that the caller names.
-        var others: [String]
+        var names: StreamNames
+        var checkpoint: String
+        /// Options of the runtime.
+        var options: AnyMessage?
     }
 
     static func create(_ payload: [UInt8]) throws(Status) -> Create {
@@ -61,8 +71,9 @@ enum Messages {
                 mounts.append(MountRequest(type: text(mount.type), source: text(mount.source), options: options))
             }
             return Create(
-                target: Target(id: text(m.id)), bundle: text(m.bundle), mounts: mounts, terminal: m.terminal != 0,
-                others: [text(m.stdin), text(m.stdout), text(m.stderr), text(m.checkpoint)])
+                target: Target(id: text(m.id)), bundle: text(m.bundle), mounts: mounts,
+                names: StreamNames(terminal: m.terminal != 0, stdin: text(m.stdin), stdout: text(m.stdout), stderr: text(m.stderr)),
+                checkpoint: text(m.checkpoint), options: any(m.options))
         }
     }
 
@@ -109,181 +120,59 @@ enum Messages {
         }
     }
 
-    static func waitLog(_ payload: [UInt8]) throws(Status) -> UInt64 {
-        try unpack(payload, ctr__shim__v1__wait_log_request__unpack, ctr__shim__v1__wait_log_request__free_unpacked) { m in m.index_size }
+    struct Exec {
+        var target: Target
+        var names: StreamNames
+        /// JSON of the OCI runtime's Process.
+        var spec: AnyMessage?
     }
 
-    // MARK: responses
-
-    static func created(pid: Int32) -> [UInt8] {
-        var message = Containerd__Task__V2__CreateTaskResponse()
-        containerd__task__v2__create_task_response__init(&message)
-        message.pid = UInt32(bitPattern: pid)
-        return pack(
-            message, containerd__task__v2__create_task_response__get_packed_size, containerd__task__v2__create_task_response__pack)
-    }
-
-    static func started(pid: Int32) -> [UInt8] {
-        var message = Containerd__Task__V2__StartResponse()
-        containerd__task__v2__start_response__init(&message)
-        message.pid = UInt32(bitPattern: pid)
-        return pack(message, containerd__task__v2__start_response__get_packed_size, containerd__task__v2__start_response__pack)
-    }
-
-    /// "Not ended" is year 1 for Go, which has no absent time.
-    private static func timestamp(_ nanoseconds: Int64?) -> Google__Protobuf__Timestamp {
-        var time = Google__Protobuf__Timestamp()
-        google__protobuf__timestamp__init(&time)
-        guard let nanoseconds else {
-            time.seconds = -62_135_596_800
-            return time
-        }
-        let remainder = nanoseconds % 1_000_000_000
-        time.seconds = nanoseconds / 1_000_000_000 - (remainder < 0 ? 1 : 0)
-        time.nanos = Int32(remainder < 0 ? remainder + 1_000_000_000 : remainder)
-        return time
-    }
-
-    static func state(
-        id: String, bundle: String, pid: Int32, status: Containerd__V1__Types__Status, exitStatus: UInt32, exitedAt: Int64?
-    ) -> [UInt8] {
-        var message = Containerd__Task__V2__StateResponse()
-        containerd__task__v2__state_response__init(&message)
-        message.pid = UInt32(bitPattern: pid)
-        message.status = status
-        message.exit_status = exitStatus
-        var time = timestamp(exitedAt)
-        return withUnsafeMutablePointer(to: &time) { time in
-            withCopy(id) { id in
-                withCopy(bundle) { bundle in
-                    message.exited_at = time
-                    message.id = id
-                    message.bundle = bundle
-                    return pack(message, containerd__task__v2__state_response__get_packed_size, containerd__task__v2__state_response__pack)
-                }
-            }
+    static func exec(_ payload: [UInt8]) throws(Status) -> Exec {
+        try unpack(payload, containerd__task__v2__exec_process_request__unpack, containerd__task__v2__exec_process_request__free_unpacked) {
+            m in
+            Exec(
+                target: Target(id: text(m.id), execID: text(m.exec_id)),
+                names: StreamNames(terminal: m.terminal != 0, stdin: text(m.stdin), stdout: text(m.stdout), stderr: text(m.stderr)),
+                spec: any(m.spec))
         }
     }
 
-    static func waited(exitStatus: UInt32, exitedAt: Int64) -> [UInt8] {
-        var message = Containerd__Task__V2__WaitResponse()
-        containerd__task__v2__wait_response__init(&message)
-        message.exit_status = exitStatus
-        var time = timestamp(exitedAt)
-        return withUnsafeMutablePointer(to: &time) { time in
-            message.exited_at = time
-            return pack(message, containerd__task__v2__wait_response__get_packed_size, containerd__task__v2__wait_response__pack)
+    static func resizePty(_ payload: [UInt8]) throws(Status) -> (target: Target, width: UInt32, height: UInt32) {
+        try unpack(payload, containerd__task__v2__resize_pty_request__unpack, containerd__task__v2__resize_pty_request__free_unpacked) {
+            m in
+            (Target(id: text(m.id), execID: text(m.exec_id)), m.width, m.height)
         }
     }
 
-    static func deleted(pid: Int32, exitStatus: UInt32, exitedAt: Int64?) -> [UInt8] {
-        var message = Containerd__Task__V2__DeleteResponse()
-        containerd__task__v2__delete_response__init(&message)
-        message.pid = UInt32(bitPattern: pid)
-        message.exit_status = exitStatus
-        var time = timestamp(exitedAt)
-        return withUnsafeMutablePointer(to: &time) { time in
-            message.exited_at = time
-            return pack(message, containerd__task__v2__delete_response__get_packed_size, containerd__task__v2__delete_response__pack)
+    static func closeIO(_ payload: [UInt8]) throws(Status) -> (target: Target, stdin: Bool) {
+        try unpack(payload, containerd__task__v2__close_iorequest__unpack, containerd__task__v2__close_iorequest__free_unpacked) { m in
+            (Target(id: text(m.id), execID: text(m.exec_id)), m.stdin != 0)
         }
     }
 
-    static func pids(_ pids: [Int32]) -> [UInt8] {
-        var response = Containerd__Task__V2__PidsResponse()
-        containerd__task__v2__pids_response__init(&response)
-        var processes = pids.map { pid in
-            var process = Containerd__V1__Types__ProcessInfo()
-            containerd__v1__types__process_info__init(&process)
-            process.pid = UInt32(bitPattern: pid)
-            return process
-        }
-        return processes.withUnsafeMutableBufferPointer { buffer in
-            var pointers = (0..<buffer.count).map { index in buffer.baseAddress.map { $0 + index } }
-            return pointers.withUnsafeMutableBufferPointer { list in
-                response.n_processes = list.count
-                response.processes = list.baseAddress
-                return pack(response, containerd__task__v2__pids_response__get_packed_size, containerd__task__v2__pids_response__pack)
-            }
+    static func update(_ payload: [UInt8]) throws(Status) -> (target: Target, resources: AnyMessage?) {
+        try unpack(payload, containerd__task__v2__update_task_request__unpack, containerd__task__v2__update_task_request__free_unpacked) {
+            m in
+            (Target(id: text(m.id)), any(m.resources))
         }
     }
 
-    static func connected(shim: Int32, task: Int32) -> [UInt8] {
-        var message = Containerd__Task__V2__ConnectResponse()
-        containerd__task__v2__connect_response__init(&message)
-        message.shim_pid = UInt32(bitPattern: shim)
-        message.task_pid = UInt32(bitPattern: task)
-        return withCopy("2") { version in
-            message.version = version
-            return pack(message, containerd__task__v2__connect_response__get_packed_size, containerd__task__v2__connect_response__pack)
+    // MARK: requests to Guard
+
+    static func waitLog(_ payload: [UInt8]) throws(Status) -> (execID: String, indexSize: UInt64) {
+        try unpack(payload, ctr__shim__v1__wait_log_request__unpack, ctr__shim__v1__wait_log_request__free_unpacked) { m in
+            (text(m.exec_id), m.index_size)
         }
     }
 
-    /// `fill` sets the numbers; the strings are given here because they must outlive the packing.
-    static func info(version: String, source: String, _ fill: (inout Ctr__Shim__V1__InfoResponse) -> Void) -> [UInt8] {
-        var message = Ctr__Shim__V1__InfoResponse()
-        ctr__shim__v1__info_response__init(&message)
-        fill(&message)
-        return withCopy(version) { version in
-            withCopy(source) { source in
-                message.version = version
-                message.exit_source = source
-                return pack(message, ctr__shim__v1__info_response__get_packed_size, ctr__shim__v1__info_response__pack)
-            }
+    static func writeInput(_ payload: [UInt8]) throws(Status) -> (execID: String, write: Input.Write) {
+        try unpack(payload, ctr__shim__v1__write_input_request__unpack, ctr__shim__v1__write_input_request__free_unpacked) { m in
+            (text(m.exec_id), Input.Write(data: bytes(m.data), offset: m.append != 0 ? nil : m.offset, close: m.close != 0))
         }
     }
 
-    static func logWaited(indexSize: UInt64, ended: Bool) -> [UInt8] {
-        var message = Ctr__Shim__V1__WaitLogResponse()
-        ctr__shim__v1__wait_log_response__init(&message)
-        message.index_size = indexSize
-        message.ended = ended ? 1 : 0
-        return pack(message, ctr__shim__v1__wait_log_response__get_packed_size, ctr__shim__v1__wait_log_response__pack)
-    }
-
-    /// The generated structs take `char *` although packing only reads.
-    private static func withCopy<Value>(_ text: String, _ body: (UnsafeMutablePointer<CChar>?) -> Value) -> Value {
-        var bytes = Array(text.utf8CString)
-        return bytes.withUnsafeMutableBufferPointer { body($0.baseAddress) }
-    }
-
-    // MARK: requests of the helper `delete`
-
-    static func killRequest(id: String, signal: UInt32) -> [UInt8] {
-        var message = Containerd__Task__V2__KillRequest()
-        containerd__task__v2__kill_request__init(&message)
-        message.signal = signal
-        message.all = 1
-        return withCopy(id) { id in
-            message.id = id
-            return pack(message, containerd__task__v2__kill_request__get_packed_size, containerd__task__v2__kill_request__pack)
-        }
-    }
-
-    static func waitRequest(id: String) -> [UInt8] {
-        var message = Containerd__Task__V2__WaitRequest()
-        containerd__task__v2__wait_request__init(&message)
-        return withCopy(id) { id in
-            message.id = id
-            return pack(message, containerd__task__v2__wait_request__get_packed_size, containerd__task__v2__wait_request__pack)
-        }
-    }
-
-    static func deleteRequest(id: String) -> [UInt8] {
-        var message = Containerd__Task__V2__DeleteRequest()
-        containerd__task__v2__delete_request__init(&message)
-        return withCopy(id) { id in
-            message.id = id
-            return pack(message, containerd__task__v2__delete_request__get_packed_size, containerd__task__v2__delete_request__pack)
-        }
-    }
-
-    static func shutdownRequest(id: String) -> [UInt8] {
-        var message = Containerd__Task__V2__ShutdownRequest()
-        containerd__task__v2__shutdown_request__init(&message)
-        message.now = 1
-        return withCopy(id) { id in
-            message.id = id
-            return pack(message, containerd__task__v2__shutdown_request__get_packed_size, containerd__task__v2__shutdown_request__pack)
-        }
+    /// The program's path, empty for the one that runs.
+    static func upgrade(_ payload: [UInt8]) throws(Status) -> String {
+        try unpack(payload, ctr__shim__v1__upgrade_request__unpack, ctr__shim__v1__upgrade_request__free_unpacked) { m in text(m.program) }
     }
 }

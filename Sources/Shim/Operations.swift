@@ -40,9 +40,9 @@ extension Container {
 
     private func begin(_ kind: Operation.Kind) {
         switch kind {
-        case .create(let mounts):
+        case .create(let mounts, let names):
             switch phase {
-            case .none: create(mounts)
+            case .none: create(mounts, names)
             case .deleted: fail(.failedPrecondition, "container \(place.id) is deleted")
             default: fail(.alreadyExists, "container \(place.id) is created already")
             }
@@ -97,7 +97,8 @@ extension Container {
 
     // MARK: create and start
 
-    private func create(_ mounts: [MountRequest]) {
+    private func create(_ mounts: [MountRequest], _ names: StreamNames) {
+        do throws(Status) { try name(first: names) } catch { return finish(.failure(error)) }
         do throws(SysError) {
             var descriptors: [Int32] = [0, stdoutWriter, stderrWriter]
             switch place.start.rootfsMode {
@@ -115,7 +116,8 @@ extension Container {
 
     private func makeRootfs(_ mounts: [MountRequest]) throws(SysError) -> SharedDescriptor {
         let made = SharedDescriptor(try Rootfs.make(mounts, bundle: place.bundle))
-        try parking.park("rootfs", made.raw)
+        try parking.park(ParkedName(.rootfs, letters: "").text, [made.raw])
+        parked += 1
         rootfs = made
         return made
     }
@@ -131,7 +133,7 @@ extension Container {
         try check("attach mount to", place.bundle + "/rootfs", ctr_move_mount(rootfs.raw, "", directory.raw, "rootfs", 4))
     }
 
-    private func created() {
+    private func created(_ mounts: [MountRequest]) {
         do {
             let text = try readFile("init.pid", limit: 32, at: place.bundleDirectory)
             guard let pid = Int32(String(decoding: text.prefix { $0 >= 0x30 && $0 <= 0x39 }, as: UTF8.self)), pid > 1 else {
@@ -140,19 +142,21 @@ extension Container {
             // A child of ours that nobody else reaps: the number means the same process until we wait for it.
             let identity = try ProcessIdentity(current: pid)
             let opened = SharedDescriptor(Descriptor(owning: try check("open pidfd of", "\(pid)", ctr_pidfd_open(pid, 0))))
-            let record = PidRecord(
+            var record = PidRecord(
                 process: identity, bootID: place.bootID, created: now(CLOCK_REALTIME), cgroup: Self.cgroupPath(of: pid))
+            record.streams = first.names
             try record.write(in: place.bundleDirectory)
-            process = record
-            pidfd = opened
+            first.record = record
+            first.pidfd = opened
             phase = .created
-            try loop.add(opened.raw, .readable, .initProcess)
+            try loop.add(opened.raw, .readable, .process)
             handOverPipes()
+            publish(.created(pid: pid, streams: first.names, mounts: mounts))
             finish(.success(Messages.created(pid: pid)))
         } catch {
             operation?.failure = Status(.unknown, "\(error)")
-            process = nil
-            pidfd = nil
+            first.record = nil
+            first.pidfd = nil
             phase = .none
             run(["delete", "--force"], step: .cleanup)
         }
@@ -182,20 +186,20 @@ extension Container {
     }
 
     private func start() {
-        guard var record = process else { return finish(.failure(notFound)) }
+        guard var record = first.record else { return finish(.failure(notFound)) }
         record.started = now(CLOCK_REALTIME)
         do throws(RecordError) { try record.write(in: place.bundleDirectory) } catch {
             return fail(.unknown, error.description)
         }
-        process = record
+        first.record = record
         if runtime.openGate() { return ended(failure: nil) }
         run(["start"])
     }
 
     private func startFailed(_ failure: Status) {
-        if var record = process, phase == .created {
+        if var record = first.record, phase == .created {
             record.started = nil
-            if (try? record.write(in: place.bundleDirectory)) != nil { process = record }
+            if (try? record.write(in: place.bundleDirectory)) != nil { first.record = record }
         }
         finish(.failure(failure))
     }
@@ -213,7 +217,7 @@ extension Container {
     private func ended(failure: Status?) {
         guard let running = operation else { return }
         switch (running.kind, running.step, failure) {
-        case (.create, .main, nil): created()
+        case (.create(let mounts, _), .main, nil): created(mounts)
         case (.create, .main, let failure?):
             operation?.failure = failure
             run(["delete", "--force"], step: .cleanup)
@@ -221,26 +225,30 @@ extension Container {
             dropRootfs()
             finish(.failure(running.failure ?? Status(.unknown, "create failed")))
 
-        case (.start, .main, nil):
-            if phase == .created { phase = .running }
-            finish(.success(Messages.started(pid: pid)))
+        case (.start, .main, nil): started()
         case (.start, .main, let failure?):
             // A predecessor's start may have come through just before it died.
             operation?.failure = failure
             look()
         case (.start, _, _):
-            if failure == nil && seenState(running.output) == .running { return ended(failure: nil, of: .start) }
+            if failure == nil && seenState(running.output) == .running { return started() }
             startFailed(running.failure ?? Status(.unknown, "start failed"))
 
         case (.delete, _, nil):
-            if exit == nil { operation?.awaitsExit = true } else { deleted() }
+            if first.exit == nil { operation?.awaitsExit = true } else { deleted() }
         case (.delete, _, let failure?): finish(.failure(failure))
 
         case (.pause, _, nil):
-            if phase == .running { phase = .paused }
+            if phase == .running {
+                phase = .paused
+                publish(.paused)
+            }
             finish(.success([]))
         case (.resume, _, nil):
-            if phase == .paused { phase = .running }
+            if phase == .paused {
+                phase = .running
+                publish(.resumed)
+            }
             finish(.success([]))
         case (.pause, _, let failure?), (.resume, _, let failure?): finish(.failure(failure))
 
@@ -251,8 +259,9 @@ extension Container {
         }
     }
 
-    private func ended(failure: Status?, of kind: Operation.Kind) {
+    private func started() {
         if phase == .created { phase = .running }
+        publish(.started(pid: pid))
         finish(.success(Messages.started(pid: pid)))
     }
 
@@ -273,7 +282,9 @@ extension Container {
 
     func deleted() {
         phase = .deleted
-        let response = Messages.deleted(pid: pid, exitStatus: exitCode, exitedAt: exit?.exited)
+        let exit = first.exit
+        let response = Messages.deleted(pid: pid, exitStatus: first.exitCode, exitedAt: exit?.exited)
+        publish(.deleted(execID: "", pid: pid, status: first.exitCode, at: exit?.exited ?? 0))
         finish(.success(response))
         dropRootfs()
     }
@@ -282,10 +293,12 @@ extension Container {
     /// child,
     /// which first lets go of everything else.
     func dropRootfs() {
-        let parked = (try? parking.drain()) ?? []
+        let messages = (try? parking.drain()) ?? []
+        parked = 0
+        for process in [first] + execs { process.parked = "" }
         if mounted && rootfs != nil { _ = ctr_umount2(place.bundle + "/rootfs", 2) }
         guard let rootfs else {
-            for file in parked { close(file) }
+            for file in messages { close(file) }
             return
         }
         self.rootfs = nil
@@ -303,7 +316,7 @@ extension Container {
             _ = read(gate[0], &byte, 1)
             _exit(0)
         }
-        for file in parked { close(file) }
+        for file in messages { close(file) }
         rootfs.closeNow()
         for end in gate where end >= 0 { close(end) }
     }

@@ -51,18 +51,20 @@ enum Rootfs {
         for option in options {
             if option.hasPrefix("lowerdir=") { lower = layers(option.dropFirst(9)) } else { others.append(option) }
         }
-        do throws(SysError) {
-            return try Mounts.filesystem(
-                "overlay", source: source, options: lower.map { "lowerdir+=" + $0 } + others, attributes: attributes)
-        } catch {
-            // EINVAL: the option is not known, or a string is too long.
-            if error.code != EINVAL { throw error }
-            let text = options.joined(separator: ",")
-            if options.allSatisfy({ $0.utf8.count <= 255 }) {
-                return try Mounts.filesystem("overlay", source: source, options: options, attributes: attributes)
+        // Linux before 6.5 would find fault with the option only at the end, and write that into the kernel's log for each container.
+        if !Mounts.complainsLate("overlay") {
+            do throws(SysError) {
+                return try Mounts.filesystem(
+                    "overlay", source: source, options: lower.map { "lowerdir+=" + $0 } + others, attributes: attributes)
+            } catch {
+                // EINVAL: the option is not known.
+                if error.code != EINVAL { throw error }
             }
-            return try overlayInPrivateNamespace(source: source, layers: lower, others, attributes, text: text)
         }
+        if options.allSatisfy({ $0.utf8.count <= 255 && !$0.utf8.contains(UInt8(ascii: ",")) }) {
+            return try Mounts.filesystem("overlay", source: source, options: options, attributes: attributes)
+        }
+        return try overlayInPrivateNamespace(source: source, layers: lower, others, attributes)
     }
 
     /// `a:b\:c` is the two directories `a` and `b:c`.
@@ -85,31 +87,10 @@ enum Rootfs {
         return layers
     }
 
-    /// The longest directory that all of `layers` lie in, with its slash: long lists are given relative to it.
-    static func commonDirectory(_ layers: [String]) -> String {
-        guard let first = layers.first else { return "/" }
-        var prefix = Array(first.utf8)
-        for layer in layers.dropFirst() {
-            let same = zip(prefix, layer.utf8).prefix { $0 == $1 }.count
-            prefix.removeLast(prefix.count - same)
-        }
-        let slash = prefix.lastIndex(of: UInt8(ascii: "/")) ?? -1
-        return slash <= 0 ? "/" : String(decoding: prefix[...slash], as: UTF8.self)
-    }
-
     private static func overlayInPrivateNamespace(
-        source: String, layers: [String], _ others: [String], _ attributes: MountAttributes, text: String
+        source: String, layers: [String], _ others: [String], _ attributes: MountAttributes
     ) throws(SysError) -> Descriptor {
-        let base = commonDirectory(layers)
-        let relative = layers.map { layer in
-            var out = ""
-            for character in layer.dropFirst(base.count).unicodeScalars {
-                if character == ":" || character == "\\" || character == "," { out.unicodeScalars.append("\\") }
-                out.unicodeScalars.append(character)
-            }
-            return out
-        }
-        let data = (["lowerdir=" + relative.joined(separator: ":")] + others).joined(separator: ",")
+        let data = pageOfOptions(layers: layers.count, others)
         if data.utf8.count >= 4096 { throw SysError("mount overlay", "of \(layers.count) layers", code: E2BIG) }
 
         var pair: [Int32] = [-1, -1]
@@ -122,7 +103,7 @@ enum Rootfs {
         let theirs = Descriptor(owning: pair[1])
         let child = try check("mount overlay", "", ctr_clone3(CTR_CLONE_NEWNS, nil, -1))
         if child == 0 {
-            _exit(mountAndSend(base: base, source: source, data: data, attributes: attributes, to: theirs.raw))
+            _exit(mountAndSend(layers, source: source, data: data, attributes: attributes, to: theirs.raw))
         }
         _ = theirs.release()
         close(pair[1])
@@ -132,19 +113,36 @@ enum Rootfs {
         var status: Int32 = 0
         _ = ctr_waitid(CTR_P_PID, child, &status, 0)
         guard got == 4, code == 0, detached >= 0 else {
-            throw SysError(
-                "mount overlay", text.utf8.count > 200 ? "of \(layers.count) layers" : text, code: got == 4 && code != 0 ? code : EIO)
+            throw SysError("mount overlay", "of \(layers.count) layers", code: got == 4 && code != 0 ? code : EIO)
         }
         return Descriptor(owning: detached)
     }
 
-    /// In the child: mounts over the directory of the layers, clones the mount and sends it with errno 0, or errno alone.
-    private static func mountAndSend(base: String, source: String, data: String, attributes: MountAttributes, to socket: Int32) -> Int32 {
+    /// mount(2) takes one page. The layers are the names that ``mountAndSend(_:source:data:attributes:to:)`` gives them: 500 of them, the most
+    /// that overlayfs knows, take 2 KB. What separates and escapes options is escaped in the values of the others.
+    static func pageOfOptions(layers: Int, _ others: [String]) -> String {
+        let escaped = others.map { option in
+            var out = ""
+            for character in option.unicodeScalars {
+                if character == "," || character == "\\" { out.unicodeScalars.append("\\") }
+                out.unicodeScalars.append(character)
+            }
+            return out
+        }
+        return (["lowerdir=" + (0..<layers).map { "\($0)" }.joined(separator: ":")] + escaped).joined(separator: ",")
+    }
+
+    /// In the child: gives the layers short names, mounts, clones the mount and sends it with errno 0, or errno alone.
+    private static func mountAndSend(
+        _ layers: [String], source: String, data: String, attributes: MountAttributes, to socket: Int32
+    ) -> Int32 {
         do throws(SysError) {
             try Mounts.setPropagationOfAll(.private)
-            try checkErrno("enter", base, chdir(base))
             // The target is only a place to hold it: /proc exists everywhere and hides nothing that is needed from here on.
-            try check("mount overlay", base, ctr_mount(source, "/proc", "overlay", 0, data))
+            try check("mount", "tmpfs", ctr_mount("tmpfs", "/proc", "tmpfs", 0, nil))
+            try checkErrno("enter", "/proc", chdir("/proc"))
+            for (number, layer) in layers.enumerated() { try checkErrno("link", layer, symlink(layer, "\(number)")) }
+            try check("mount overlay", "", ctr_mount(source, "/proc", "overlay", 0, data))
             let clone = try Mounts.bind("/proc", recursive: false)
             try Mounts.change(clone, name: "overlay", set: attributes)
             var fine: Int32 = 0

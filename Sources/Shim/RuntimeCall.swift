@@ -12,12 +12,19 @@ struct RuntimeCall {
     let bundle: String
     let id: String
 
+    /// Where the calls that concern all of the container leave their errors; execs, which run beside each other, have a log each.
+    var log: String { bundle + "/log.json" }
+
     /// Starts `action` with `descriptors` as its 0, 1, 2 … (-1: closed) and returns its pid; its end comes as SIGCHLD.
-    func spawn(_ action: [String], descriptors: [Int32]) throws(SysError) -> Int32 {
+    func spawn(_ action: [String], descriptors: [Int32], log: String? = nil) throws(SysError) -> Int32 {
+        let log = log ?? self.log
         // The log holds this call's errors only.
-        unlink(bundle + "/log.json")
-        let words =
-            [start.runtime, "--root", start.runtimeRoot, "--log", bundle + "/log.json", "--log-format", "json"] + action + [id]
+        unlink(log)
+        var words = [start.runtime, "--root", start.runtimeRoot, "--log", log, "--log-format", "json"]
+        for flag in start.runtimeFlags.split(separator: " ") { words.append(String(flag)) }
+        words += action
+        if action.first == "create" { for flag in start.createFlags.split(separator: " ") { words.append(String(flag)) } }
+        words.append(id)
         let arguments = UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>.allocate(capacity: words.count + 1)
         for index in 0..<words.count { arguments[index] = strdup(words[index]) }
         arguments[words.count] = nil
@@ -25,7 +32,7 @@ struct RuntimeCall {
             for index in 0..<words.count { free(arguments[index]) }
             arguments.deallocate()
         }
-        let copy = action.first == "create" ? readOnlyCopy() : nil
+        let copy = action.first == "create" || action.first == "exec" ? readOnlyCopy() : nil
         let path = copy.map { "/proc/self/fd/\($0.raw)" } ?? start.runtime
         let pid = descriptors.withUnsafeBufferPointer { descriptors in
             ctr_spawn_with(
@@ -57,8 +64,8 @@ struct RuntimeCall {
     }
 
     /// How the runtime's failure reaches the caller: the last error line of its log, or else how it ended.
-    func failure(_ action: String, waitStatus: Int32) -> Status {
-        guard let message = lastError() else {
+    func failure(_ action: String, waitStatus: Int32, log: String? = nil) -> Status {
+        guard let message = lastError(log ?? self.log) else {
             let how =
                 ctr_wifsignaled(waitStatus)
                 ? "was ended by signal \(ctr_wtermsig(waitStatus))" : "exited with status \(ctr_wexitstatus(waitStatus))"
@@ -70,8 +77,8 @@ struct RuntimeCall {
         return Status(atExec ? .invalidArgument : .unknown, message)
     }
 
-    private func lastError() -> String? {
-        guard let bytes = try? readFile(bundle + "/log.json", limit: 1 << 20) else { return nil }
+    private func lastError(_ log: String) -> String? {
+        guard let bytes = try? readFile(log, limit: 1 << 20) else { return nil }
         var last: String?
         for line in bytes.split(separator: 0x0a) where line.count <= 64 << 10 {
             guard let entry = try? JSON(parsing: Array(line)), entry["level"]?.stringValue == "error" else { continue }

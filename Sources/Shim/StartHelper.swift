@@ -9,9 +9,10 @@ enum StartHelper {
     /// Returns the address to print. While a shim lives (or another helper is at work) it is that one's, and nothing is started.
     static func run(_ arguments: Arguments, program: String) throws(ShimError) -> String {
         let bundle = try shimErrors { () throws(SysError) in try Linux.open(arguments.bundle, O_RDONLY | O_DIRECTORY) }
-        guard let start = try recordErrors({ () throws(RecordError) in try StartRecord.read(in: bundle.raw) }) else {
-            throw ShimError("read record", StartRecord.fileName, "no such file in \(arguments.bundle)")
-        }
+        // Our manager writes the record; without one it is containerd that calls.
+        let recorded = try recordErrors { () throws(RecordError) in try StartRecord.read(in: bundle.raw) }
+        let containerd = recorded == nil ? try ContainerdStart(arguments, bundle: bundle.raw) : nil
+        guard let start = recorded ?? containerd?.record else { throw ShimError("start guards", arguments.id, "no record") }
         let address = "unix://" + start.socket
         // Held until this process ends; by then `guards` names the keeper, whose shim waits for the lock. So a second helper either finds
         // the lock
@@ -24,13 +25,16 @@ enum StartHelper {
         let predecessors = (try? GuardsRecord.read(in: bundle.raw)) ?? nil
         if let predecessors, isAlive(predecessors.keeper) { return address }
 
-        let plan = try Plan(bundle: bundle.raw, id: arguments.id)
+        let plan = try Plan(bundle: bundle.raw, id: arguments.id, underContainerd: start.publishAddress != nil, containerd)
         let regain = try Regain(bundle: bundle.raw, start: start, predecessors: predecessors)
         var guards = try shimErrors { () throws(SysError) in
             try startKeeper(plan, regain, command: command(arguments, start), bundle: bundle.raw, socket: start.socket)
         }
         guards.bootID = try shimErrors { () throws(SysError) in try Linux.bootID() }
         try recordErrors { () throws(RecordError) in try guards.write(in: bundle.raw) }
+        if start.publishAddress != nil {
+            try shimErrors { () throws(SysError) in try ContainerdStart.writeAddress(address, bundle: bundle.raw) }
+        }
         return address
     }
 
@@ -47,7 +51,8 @@ enum StartHelper {
         var group: UInt32 = 0
         var cgroup: GuardCgroup?
 
-        init(bundle: Int32, id: String) throws(ShimError) {
+        /// Under containerd the guards stay where containerd's shims are, or where its options put them.
+        init(bundle: Int32, id: String, underContainerd: Bool, _ containerd: ContainerdStart?) throws(ShimError) {
             let bytes = try shimErrors { () throws(SysError) in try readFile("config.json", limit: 16 << 20, at: bundle) }
             let config: JSON
             do throws(JSON.SyntaxError) { config = try JSON(parsing: bytes) } catch {
@@ -56,7 +61,12 @@ enum StartHelper {
             let account = config["process"]?["user"]
             user = Self.onHost(account?["uid"], config["linux"]?["uidMappings"])
             group = Self.onHost(account?["gid"], config["linux"]?["gidMappings"])
-            if let path = config["linux"]?["cgroupsPath"]?.stringValue {
+            if let owner = containerd?.owner { (user, group) = owner }
+            if underContainerd {
+                if let path = containerd?.shimCgroup, !path.isEmpty {
+                    cgroup = try shimErrors { () throws(SysError) in try GuardCgroup(existing: path) }
+                }
+            } else if let path = config["linux"]?["cgroupsPath"]?.stringValue {
                 let hierarchies = try shimErrors { () throws(SysError) in try CgroupHierarchies() }
                 cgroup = GuardCgroup(beside: path, id: id, hierarchies: hierarchies)
             }
@@ -80,9 +90,7 @@ enum StartHelper {
 
     /// keeper, then the shim with its own command line.
     private static func command(_ arguments: Arguments, _ start: StartRecord) throws(SysError) -> [String] {
-        var buffer = [CChar](repeating: 0, count: 4096)
-        let length = try checkErrno("find program", "/proc/self/exe", readlink("/proc/self/exe", &buffer, buffer.count - 1))
-        let shim = String(decoding: buffer[..<length].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let shim = try RuntimeChoice.ownProgram()
         let directory = shim.utf8.lastIndex(of: UInt8(ascii: "/")).map { String(shim[...$0]) } ?? "/"
         return [
             start.keeper ?? directory + "ctr-keeper", shim, "-namespace", arguments.namespace, "-id", arguments.id, "-bundle",
@@ -101,7 +109,7 @@ enum StartHelper {
         // Pipes that the container has already: it keeps its write ends, and nobody else gets one.
         let stdout = regain == nil ? try pipe(plan) : (try readEnd(regain?.stdout), null.raw)
         let stderr = regain == nil ? try pipe(plan) : (try readEnd(regain?.stderr), null.raw)
-        let group = try plan.cgroup?.make() ?? (unified: -1, systemd: -1)
+        let group = try plan.cgroup?.make() ?? (unified: -1, entrances: [])
         unlink(socket)
         let listener = Descriptor(owning: try check("listen on", socket, ctr_unix_listen(socket, 64, 0o600)))
         let sources = [
@@ -118,7 +126,7 @@ enum StartHelper {
         close(verdict.1)
         let child = try check("start keeper", "", ctr_clone3(0x4000, nil, group.unified))
         if child == 0 {
-            var failure = become(words, sources, systemd: group.systemd)
+            var failure = become(words, sources, entrances: group.entrances)
             _ = write(teller, &failure, 4)
             _exit(127)
         }
@@ -164,8 +172,8 @@ enum StartHelper {
     }
 
     /// In the child: the descriptors of the contract, a session of its own, the guards' group; then the keeper. Returns errno.
-    private static func become(_ words: [UnsafeMutablePointer<CChar>?], _ sources: [Int32], systemd: Int32) -> Int32 {
-        if systemd >= 0 { _ = write(systemd, "0", 1) }
+    private static func become(_ words: [UnsafeMutablePointer<CChar>?], _ sources: [Int32], entrances: [Int32]) -> Int32 {
+        for entrance in entrances { _ = write(entrance, "0", 1) }
         if setsid() < 0 { return errno }
         // The lowest that the host allows: without CAP_SYS_RESOURCE it stays where it is.
         if let score = try? Linux.open("/proc/self/oom_score_adj", O_WRONLY) { _ = write(score.raw, "-998", 4) }

@@ -9,7 +9,6 @@ import Records
 /// In this order: what a pidfd tells after somebody reaped the process (Linux 6.15); below that the kernel's process events, of which a
 /// socket filter lets only this process's end through, so that others' cost nothing; the zombie's stat file.
 final class Witness {
-    /// Only for a shim whose guards took the container over.
     private let process: ProcessIdentity
     private let allowed: Set<ExitRecord.Source>
     /// What an unknown end is told with besides.
@@ -26,8 +25,9 @@ final class Witness {
     /// Events were lost, so the last that came may not have been the last.
     private var isTrusted = true
 
-    /// nil for a shim whose keeper is, or was, init's parent. With `loop` the process events are listened to where they are needed.
-    init?(of process: ProcessIdentity, place: Place, loop: Loop?) {
+    /// With `loop` (where `number` means the process) the process events are listened to from now on, if these guards took the container over
+    /// and the kernel has nothing stronger.
+    init(of process: ProcessIdentity, place: Place, loop: Loop? = nil, number: UInt32 = 0) {
         self.process = process
         self.loop = loop
         let guards = (try? GuardsRecord.read(in: place.bundleDirectory)) ?? nil
@@ -43,7 +43,7 @@ final class Witness {
         let opened = ctr_exit_events_open(process.pid)
         guard opened >= 0 else { return }
         let socket = SharedDescriptor(Descriptor(owning: opened))
-        guard (try? loop?.add(opened, .readable, .exitEvents)) != nil else { return }
+        guard (try? loop?.add(opened, .readable, .exitEvents, number: number)) != nil else { return }
         events = socket
     }
 

@@ -124,16 +124,23 @@ public struct Event: Equatable, Sendable {
         case taskPaused = "/tasks/paused"
         case taskResumed = "/tasks/resumed"
         case taskLost = "/tasks/lost"
+        case taskGuarded = "/tasks/guarded"
+        case taskUpdate = "/tasks/update"
+        case taskOOM = "/tasks/oom"
+        case execAdded = "/tasks/exec-added"
+        case execStarted = "/tasks/exec-started"
+        case execExit = "/tasks/exec-exit"
         case imageCreate = "/images/create"
         case imageDelete = "/images/delete"
     }
 
     public var namespace: String
     public var topic: Topic
-    /// The container's id, or the image's name.
+    /// The container's id, the image's name, or of an exec "<container id>/<exec id>".
     public var object: String
     public var incarnation: UInt32
-    /// ctr.v1.Container for `/containers/…`, ctr.v1.Task for `/tasks/…`, empty for images.
+    /// ctr.v1.Container for `/containers/…` and `/tasks/update`, ctr.v1.Exec for `/tasks/exec-…`, ctr.v1.Task for the other `/tasks/…`, empty
+    /// for images.
     public var payload: [UInt8]
     /// CLOCK_REALTIME, nanoseconds.
     public var time: Int64
@@ -152,6 +159,8 @@ public struct Event: Equatable, Sendable {
 public enum Change: Equatable, Sendable {
     case insertContainer(ContainerRow)
     case setPhase(id: String, ContainerPhase)
+    /// Replaces what the container is: ctr.v1.Container without its task.
+    case setRecord(id: String, [UInt8])
     /// Removes the container's row and those of all its tasks.
     case deleteContainer(id: String)
     /// Inserts or replaces the row of (container, incarnation).

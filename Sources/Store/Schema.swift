@@ -51,7 +51,12 @@ enum Schema {
         );
         CREATE INDEX events_exits ON events (object) WHERE topic = '/tasks/exit';
         CREATE INDEX events_deletes ON events (object) WHERE topic = '/containers/delete';
+        """,
+        // What became of an exec that was forgotten. Queries name one of the topics literally, or the index is of no use to them.
         """
+        CREATE INDEX events_execs ON events (object)
+            WHERE topic = '/tasks/exec-added' OR topic = '/tasks/exec-started' OR topic = '/tasks/exec-exit';
+        """,
     ]
 
     /// Brings `database` to the current version in one transaction; one from a newer manager is refused, not touched.

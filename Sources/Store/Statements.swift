@@ -22,6 +22,8 @@ extension Change {
             ])
         case .setPhase(let id, let phase):
             try database.cachedStatement(sql: "UPDATE containers SET phase = ? WHERE id = ?").execute(arguments: [phase.rawValue, id])
+        case .setRecord(let id, let record):
+            try database.cachedStatement(sql: "UPDATE containers SET record = ? WHERE id = ?").execute(arguments: [Data(record), id])
         case .deleteContainer(let id):
             try database.cachedStatement(sql: "DELETE FROM tasks WHERE container = ?").execute(arguments: [id])
             try database.cachedStatement(sql: "DELETE FROM containers WHERE id = ?").execute(arguments: [id])

@@ -14,6 +14,8 @@ struct Host: Sendable {
     let controllers: [String]
     /// Whether memory and swap can be limited together.
     let limitsSwap: Bool
+    /// Every capability that the kernel knows, by name.
+    let capabilities: [String]
     /// What is missing and what does not work without it.
     let warnings: [String]
 
@@ -31,6 +33,10 @@ struct Host: Sendable {
         }
         controllers = found.sorted()
         cgroupVersion = legacy ? (cgroups.unified == nil ? "v1" : "hybrid") : "v2"
+        let last = try? readFile("/proc/sys/kernel/cap_last_cap", limit: 16)
+        let number = last.flatMap { Int(String(decoding: $0.prefix { $0 != 0x0a }, as: UTF8.self)) }
+        // What every supported kernel has (Linux 5.9), where it does not say.
+        capabilities = ProcessObject.allCapabilities(last: number ?? 40)
         var warnings: [String] = []
         if cgroups.v1.isEmpty && cgroups.unified == nil {
             warnings.append("no control groups are mounted: containers cannot be limited or tracked")

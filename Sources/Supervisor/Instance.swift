@@ -40,6 +40,10 @@ actor Instance {
     var keeper: ProcessHandle?
     var keeperEnded = false
     var shimIdentity: ProcessIdentity?
+    /// What the shim said of itself when it was last connected.
+    var shimInfo = ShimInfo()
+    /// Every exec that was not forgotten, by id.
+    var execs: [String: ExecProcess] = [:]
 
     var exitWaiters: [UInt64: CheckedContinuation<Void, any Error>] = [:]
     var nextWaiter: UInt64 = 0
@@ -176,7 +180,7 @@ actor Instance {
     func event(_ topic: Event.Topic, _ state: ContainerState) -> Event {
         let payload: [UInt8]
         switch topic {
-        case .containerCreate, .containerDelete: payload = (try? state.message.serializedBytes()) ?? []
+        case .containerCreate, .containerDelete, .taskUpdate: payload = (try? state.message.serializedBytes()) ?? []
         default: payload = (try? (state.taskMessage ?? Ctr_V1_Task()).serializedBytes()) ?? []
         }
         return Event(

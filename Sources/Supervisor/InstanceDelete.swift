@@ -112,6 +112,7 @@ extension Instance {
     func endGuards(force: Bool = false) async throws {
         link?.cancel()
         link = nil
+        await dropExecs()
         if incarnation > 0 {
             var shut = false
             if let open = await guardConnection() { shut = await shutDown(open, force: force) }

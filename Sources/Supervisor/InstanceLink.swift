@@ -88,6 +88,7 @@ extension Instance {
         guard incarnation == number else { throw CancellationError() }
         apply(info)
         await prove(info)
+        if info.level >= Self.execLevel && info.taskPID != 0 { try await takeOver(shim) }
     }
 
     private func unanswered(_ connection: ShimConnection, incarnation number: UInt32) {
@@ -102,6 +103,7 @@ extension Instance {
 
     /// Takes over who the guards are.
     func apply(_ info: ShimInfo) {
+        shimInfo = info
         shimIdentity = try? ProcessIdentity(current: Int32(clamping: info.shimPID))
         if info.keeperPID == 0 { keeperEnded = true }
         let gone = keeperEnded

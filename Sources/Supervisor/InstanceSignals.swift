@@ -10,7 +10,7 @@ extension Instance {
     private static let callDeadline = TimeAmount.seconds(5)
 
     /// The running task, or why it takes no signal.
-    private func requireRunning(_ operation: String) throws(SupervisorError) -> TaskState {
+    func requireRunning(_ operation: String) throws(SupervisorError) -> TaskState {
         guard let task = state.task, !task.row.phase.hasEnded, task.row.phase != .starting || !task.proved else {
             throw fail(.failedPrecondition, operation, "container \(name) is not running")
         }

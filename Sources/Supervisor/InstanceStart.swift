@@ -125,6 +125,13 @@ extension Instance {
         return try await ShimConnection.dial(socketPath, executor: executor)
     }
 
+    /// Where the standard streams of the container's first process go: its output into the log, which is what shims of every version do
+    /// without being told.
+    private var streams: ShimStreams {
+        let config = state.container.config
+        return ShimStreams(terminal: config.terminal, stdin: config.openStdin ? "spool:" : "")
+    }
+
     /// Create and Start, as far as they are not done.
     private func bringUp(
         _ connection: ShimConnection, _ mounts: [Containerd_Types_Mount], fresh: Bool
@@ -132,7 +139,7 @@ extension Instance {
         let shim = Shim(connection: connection, id: id)
         let found = fresh ? ShimInfo() : try await shim.info(timeout: Self.startDeadline)
         if found.taskPID == 0 {
-            do { _ = try await shim.create(bundle: bundle, mounts: mounts, timeout: Self.createDeadline) } catch let status as Status
+            do { _ = try await shim.create(bundle: bundle, mounts: mounts, streams: streams, timeout: Self.createDeadline) } catch let status as Status
                 where status.code == .alreadyExists
             {}
         }

@@ -16,6 +16,7 @@ extension Supervisor {
         _ request: Ctr_V1_ReadLogsRequest, send: @escaping @Sendable (Ctr_V1_ReadLogsResponse) async throws -> Void
     ) async throws {
         let instance = try find(request.namespace, request.container, "read logs")
+        if !request.execID.isEmpty { return try await readExecLog(request, instance, send) }
         await instance.readerCame()
         do {
             try await instance.settled()
@@ -27,8 +28,23 @@ extension Supervisor {
         await instance.readerLeft()
     }
 
-    private func stream(
+    private func readExecLog(
         _ request: Ctr_V1_ReadLogsRequest, _ instance: Instance, _ send: @Sendable (Ctr_V1_ReadLogsResponse) async throws -> Void
+    ) async throws {
+        do {
+            try await instance.settled()
+            let exec = try await instance.execReaderCame(request.execID)
+            do { try await stream(request, instance, exec: exec, send) } catch {
+                await instance.execReaderLeft(exec, atEnd: false)
+                throw error
+            }
+            await instance.execReaderLeft(exec, atEnd: request.follow)
+        } catch { throw SupervisorError.wrapping(error, "read logs", request.execID.shown) }
+    }
+
+    private func stream(
+        _ request: Ctr_V1_ReadLogsRequest, _ instance: Instance, exec: String = "",
+        _ send: @Sendable (Ctr_V1_ReadLogsResponse) async throws -> Void
     ) async throws {
         let latest = await instance.incarnation
         let incarnation = request.incarnation == 0 ? latest : request.incarnation
@@ -38,7 +54,10 @@ extension Supervisor {
                 latest == 0 ? "container \(name) was never started" : "container \(name) has no incarnation \(request.incarnation)"
             throw SupervisorError(.failedPrecondition, "read logs", name, message)
         }
-        let directory = configuration.incarnationDirectory(instance.namespace, instance.id, incarnation) + "/log"
+        let directory =
+            exec.isEmpty
+            ? configuration.incarnationDirectory(instance.namespace, instance.id, incarnation) + "/log"
+            : configuration.bundle(instance.namespace, instance.id) + "/exec/\(exec)/log"
         let session = LogSession(directory: directory, from: request.from, incarnation: incarnation)
         while true {
             let batch = try await executor.blocking { try session.read(limit: Self.chunkLimit) }
@@ -47,7 +66,7 @@ extension Supervisor {
             var ended = batch.ended
             if !ended {
                 guard request.follow || incarnation < latest else { return }
-                let news = try await instance.waitLog(incarnation: incarnation, indexSize: batch.position)
+                let news = try await instance.waitLog(incarnation: incarnation, exec: exec, indexSize: batch.position)
                 ended = news.ended && news.indexSize <= batch.position
             }
             if ended {
@@ -131,14 +150,16 @@ extension LogStream {
 
 extension Instance {
     /// Returns when the log of that incarnation is longer than `indexSize`, or nothing will be added to it any more.
-    func waitLog(incarnation number: UInt32, indexSize: UInt64) async throws -> (indexSize: UInt64, ended: Bool) {
+    func waitLog(incarnation number: UInt32, exec: String = "", indexSize: UInt64) async throws -> (indexSize: UInt64, ended: Bool) {
         while true {
             try Task.checkCancellation()
             guard incarnation == number, let task = state.task else { return (indexSize, true) }
             if let connection {
                 do {
-                    let answer = try await Shim(connection: connection, id: id).waitLog(indexSize: indexSize)
+                    let answer = try await Shim(connection: connection, id: id).waitLog(exec: exec, indexSize: indexSize)
                     return (answer.indexSize, answer.ended)
+                } catch let status as Status where status.code == .notFound && !exec.isEmpty {
+                    return (indexSize, true)
                 } catch ShimError.connectionLost {
                     if self.connection === connection { await linkChange() }
                     continue

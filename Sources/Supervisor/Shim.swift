@@ -14,14 +14,28 @@ struct ShimInfo: Equatable, Sendable {
     var started = false
     var exited = false
     var paused = false
+    /// Of the program that answers; empty when it does not say.
+    var version = ""
+    /// Of our protocol with it: 0 and 1 know no execs, no input and no upgrade.
+    var level: UInt32 = 0
+    var restarts: UInt32 = 0
+    var upgrades: UInt32 = 0
+}
+
+/// Where a process's standard streams go, in the words of Create and Exec.
+struct ShimStreams: Equatable, Sendable {
+    var terminal = false
+    var stdin = ""
+    var stdout = ""
+    var stderr = ""
 }
 
 /// The task service of one container's shim, and our own beside it.
 struct Shim: Sendable {
     let connection: ShimConnection
     let id: String
-    private static let task = "containerd.task.v2.Task"
-    private static let guardService = "ctr.shim.v1.Guard"
+    static let task = "containerd.task.v2.Task"
+    static let guardService = "ctr.shim.v1.Guard"
 
     /// Who guards and how far the task is. Asks a foreign shim by State and Connect.
     func info(timeout: TimeAmount?) async throws -> ShimInfo {
@@ -30,7 +44,8 @@ struct Shim: Sendable {
                 Self.guardService, "Info", Ctr_Shim_V1_InfoRequest(), timeout: timeout)
             return ShimInfo(
                 shimPID: answer.shimPid, keeperPID: answer.keeperPid, taskPID: answer.taskPid, taskStartTime: answer.taskStartTime,
-                started: answer.started, exited: answer.exited)
+                started: answer.started, exited: answer.exited, version: answer.version, level: answer.level, restarts: answer.shimRestarts,
+                upgrades: answer.upgrades)
         } catch let status as Status where status.code == .unimplemented {
             return try await foreignInfo(timeout: timeout)
         }
@@ -40,7 +55,7 @@ struct Shim: Sendable {
         var request = Containerd_Task_V2_ConnectRequest()
         request.id = id
         let connected: Containerd_Task_V2_ConnectResponse = try await connection.call(Self.task, "Connect", request, timeout: timeout)
-        var info = ShimInfo(shimPID: connected.shimPid, taskPID: connected.taskPid)
+        var info = ShimInfo(shimPID: connected.shimPid, taskPID: connected.taskPid, version: connected.version)
         guard connected.taskPid != 0 else { return info }
         let state = try await self.state(timeout: timeout)
         info.taskStartTime = (try? ProcessIdentity(current: Int32(clamping: connected.taskPid)).startTime) ?? 0
@@ -57,11 +72,17 @@ struct Shim: Sendable {
         return answer.status
     }
 
-    func create(bundle: String, mounts: [Containerd_Types_Mount], timeout: TimeAmount) async throws -> UInt32 {
+    func create(
+        bundle: String, mounts: [Containerd_Types_Mount], streams: ShimStreams, timeout: TimeAmount
+    ) async throws -> UInt32 {
         var request = Containerd_Task_V2_CreateTaskRequest()
         request.id = id
         request.bundle = bundle
         request.rootfs = mounts
+        request.terminal = streams.terminal
+        request.stdin = streams.stdin
+        request.stdout = streams.stdout
+        request.stderr = streams.stderr
         let answer: Containerd_Task_V2_CreateTaskResponse = try await connection.call(Self.task, "Create", request, timeout: timeout)
         return answer.pid
     }
@@ -114,12 +135,5 @@ struct Shim: Sendable {
         do {
             let _: Google_Protobuf_Empty = try await connection.call(Self.task, "Shutdown", request, timeout: timeout)
         } catch ShimError.connectionLost {}
-    }
-
-    /// Waits until the log index is longer than `indexSize` or the output has ended.
-    func waitLog(indexSize: UInt64) async throws -> Ctr_Shim_V1_WaitLogResponse {
-        var request = Ctr_Shim_V1_WaitLogRequest()
-        request.indexSize = indexSize
-        return try await connection.call(Self.guardService, "WaitLog", request)
     }
 }

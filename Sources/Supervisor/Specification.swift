@@ -33,6 +33,13 @@ extension Supervisor {
         }
     }
 
+    /// Whether the container's HOME is one that its user or its image chose. Blocking.
+    func choosesHome(_ state: ContainerState) -> Bool {
+        if state.container.config.env.contains(where: { $0.hasPrefix("HOME=") }) { return true }
+        guard let image = try? image(of: state) else { return false }
+        return image.configuration.environment.untrusted.contains { $0.hasPrefix("HOME=") }
+    }
+
     func removeSnapshot(namespace: String, id: String) throws { try catalog.snapshots.remove(namespace: namespace, id: id) }
 
     func writeDescription(of state: ContainerState, in directory: String) throws(SysError) {

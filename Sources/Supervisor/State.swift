@@ -100,6 +100,12 @@ public struct ContainerState: Equatable, Sendable {
 }
 
 extension ExitRow {
+    init(_ message: Ctr_V1_Exit) {
+        self.init(
+            code: message.source == "unknown" ? nil : message.code, source: message.source, reason: message.reason,
+            exited: message.hasExitedAt ? message.exitedAt.nanoseconds : 0, oomKilled: message.oomKilled)
+    }
+
     var message: Ctr_V1_Exit {
         var message = Ctr_V1_Exit()
         message.code = code ?? 0

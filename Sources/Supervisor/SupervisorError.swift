@@ -64,6 +64,14 @@ public struct SupervisorError: Error, Equatable, Sendable, CustomStringConvertib
 
     /// The message of a container that could not be started, from what shim or runtime said.
     static func startFailure(container name: String, _ error: any Error) -> SupervisorError {
+        let cause = cause(of: error)
+        let known = (error as? SupervisorError)?.exitCode ?? 1
+        let exitCode = known > 1 ? known : Self.exitCode(ofRuntimeMessage: cause.text)
+        return SupervisorError(cause.code, "start container", name, "cannot start container \(name): \(cause.text)", exitCode: exitCode)
+    }
+
+    /// What shim or runtime said, without the steps in which they wrap it.
+    static func cause(of error: any Error) -> (code: StatusCode, text: String) {
         let (code, text): (StatusCode, String) =
             switch error {
             case let error as SupervisorError: (error.code, error.message)
@@ -71,15 +79,12 @@ public struct SupervisorError: Error, Equatable, Sendable, CustomStringConvertib
             case let error as SysError: (.internal, "\(error)")
             default: (.internal, "\(error)")
             }
-        let cause = runtimeCause(oneLine(text))
-        let known = (error as? SupervisorError)?.exitCode ?? 1
-        let exitCode = known > 1 ? known : Self.exitCode(ofRuntimeMessage: cause)
-        return SupervisorError(code, "start container", name, "cannot start container \(name): \(cause)", exitCode: exitCode)
+        return (code, runtimeCause(oneLine(text)))
     }
 
     /// Runtimes wrap their message in the names of their own steps ("container_linux.go:…: starting container process caused: …").
     private static func runtimeCause(_ message: String) -> String {
-        for marker in ["caused: ", "OCI runtime create failed: ", "OCI runtime start failed: "] {
+        for marker in ["caused: ", "OCI runtime create failed: ", "OCI runtime start failed: ", "OCI runtime exec failed: "] {
             if let range = message.range(ofLast: marker) { return String(message[range...]) }
         }
         return message

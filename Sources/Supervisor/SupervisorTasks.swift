@@ -16,6 +16,7 @@ extension Supervisor {
     }
 
     public func kill(_ request: Ctr_V1_KillTaskRequest) async throws -> Google_Protobuf_Empty {
+        if !request.execID.isEmpty { return try await killExec(request) }
         let instance = try find(request.namespace, request.container, "kill task")
         do {
             try await instance.settled()
@@ -37,6 +38,7 @@ extension Supervisor {
 
     /// Of a container that was removed, the event of its end answers.
     public func wait(_ request: Ctr_V1_WaitTaskRequest) async throws -> Ctr_V1_WaitTaskResponse {
+        if !request.execID.isEmpty { return try await waitForExec(request) }
         var response = Ctr_V1_WaitTaskResponse()
         let instance: Instance
         do throws(SupervisorError) { instance = try find(request.namespace, request.container, "wait for task") } catch {

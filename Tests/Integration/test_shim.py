@@ -583,12 +583,13 @@ def test_frames_that_break_the_rules(idle):
     client.frame(client.stream, 77, b"of a type that does not exist")
     assert code(lambda: client.call("State", b"\x0a\xff")) == INVALID
     assert code(lambda: client.call("Nothing")) == UNIMPLEMENTED
-    assert code(lambda: client.call("Exec", c.target)) == UNIMPLEMENTED
+    assert code(lambda: client.call("Checkpoint", c.target)) == UNIMPLEMENTED
     assert code(lambda: client.call("State", service="no.Service")) == UNIMPLEMENTED
     assert code(lambda: client.call("Info2", service=GUARD)) == UNIMPLEMENTED
     assert code(lambda: client.call("State", field(1, "another"))) == NOT_FOUND
     assert code(lambda: client.call("State", c.target + field(2, "exec"))) == NOT_FOUND
-    assert code(lambda: client.call("Create", c.create_message() + field(4, True))) == UNIMPLEMENTED
+    assert code(lambda: client.call("Create", c.create_message() + field(8, "/checkpoint"))) == UNIMPLEMENTED
+    assert code(lambda: client.call("Create", c.create_message() + field(6, "nowhere"))) == INVALID
     assert code(lambda: client.call("Create", field(1, c.id) + field(2, "/elsewhere"))) == INVALID
     client.close()
     half = c.client()

@@ -83,8 +83,7 @@ final class CgroupStatsTests: XCTestCase {
 
     func testVersion1BesideVersion2() throws {
         try write("cpuacct/cpuacct.usage", "3000")
-        try write("cpuacct/cpuacct.usage_user", "2000")
-        try write("cpuacct/cpuacct.usage_sys", "1000")
+        try write("cpuacct/cpuacct.stat", "user 2\nsystem 1")
         try write("cpuacct/cpuacct.usage_percpu", "1000 2000 ")
         try write("cpuacct/cpuacct.usage_all", "cpu user system\n0 700 300\n1 1300 700")
         try write("cpu/cpu.stat", "nr_periods 4\nnr_throttled 3\nthrottled_time 99\nnr_bursts 0\nburst_time 0")
@@ -112,6 +111,8 @@ final class CgroupStatsTests: XCTestCase {
         let stats = try ContainerCgroup(v1: v1, unified: directory + "/unified").stats()
         XCTAssertFalse(stats.isVersion2)
         XCTAssertEqual(stats.cpu?.usage, 3000)
+        XCTAssertEqual(stats.cpu?.user, 20_000_000)
+        XCTAssertEqual(stats.cpu?.kernel, 10_000_000)
         XCTAssertEqual(stats.cpu?.perCPU, [1000, 2000])
         XCTAssertEqual(stats.cpu?.perCPUUser, [700, 1300])
         XCTAssertEqual(stats.cpu?.perCPUKernel, [300, 700])

@@ -16,7 +16,7 @@ final class ContainerStateTests: XCTestCase {
         let group = ContainerCgroup(v1: [.init(controllers: "cpu,cpuacct", path: "/sys/a")], unified: "/sys/u")
         return ContainerState(
             id: "c", bundle: "/b", rootfs: "", created: "now", bootID: "boot", creator: ProcessIdentity(pid: 5, startTime: .max),
-            cgroup: group, spec: spec)
+            cgroup: group, spec: spec, hasKeyring: true)
     }
 
     func testRoundTrip() throws {

@@ -43,10 +43,9 @@ import Testing
         #expect(Rootfs.layers("/a") == ["/a"])
     }
 
-    @Test func theCommonDirectoryEndsAtASlash() {
-        #expect(Rootfs.commonDirectory(["/r/layers/ab/fs", "/r/layers/ac/fs"]) == "/r/layers/")
-        #expect(Rootfs.commonDirectory(["/r/a", "/s/b"]) == "/")
-        #expect(Rootfs.commonDirectory(["/r/layers/ab"]) == "/r/layers/")
-        #expect(Rootfs.commonDirectory(["relative"]) == "/")
+    @Test func aPageOfOptionsNamesLayersByNumberAndEscapesTheRest() {
+        #expect(
+            Rootfs.pageOfOptions(layers: 3, ["upperdir=/a,b\\c", "volatile"]) == "lowerdir=0:1:2,upperdir=/a\\,b\\\\c,volatile")
+        #expect(Rootfs.pageOfOptions(layers: 500, ["upperdir=/u", "workdir=/w"]).utf8.count < 4096)
     }
 }

@@ -20,13 +20,13 @@ import Testing
         create.terminal = true
         create.stdout = "/fifo"
         let created = try Messages.create(Array(create.serializedBytes() as [UInt8]))
-        #expect(created.target.id == "c1" && created.bundle == "/run/bundle" && created.terminal)
+        #expect(created.target.id == "c1" && created.bundle == "/run/bundle")
         #expect(
             created.mounts == [
                 MountRequest(type: "overlay", source: "overlay", options: ["lowerdir=/a:/b", "upperdir=/ü", ""]),
                 MountRequest(type: "", source: "", options: []),
             ])
-        #expect(created.others == ["", "/fifo", "", ""])
+        #expect(created.names == StreamNames(terminal: true, stdout: "/fifo"))
 
         var kill = Containerd_Task_V2_KillRequest()
         kill.id = "c1"
@@ -38,8 +38,9 @@ import Testing
 
         var wait = Ctr_Shim_V1_WaitLogRequest()
         wait.indexSize = 1 << 40
-        #expect(try Messages.waitLog(wait.serializedBytes()) == 1 << 40)
-        #expect(try Messages.waitLog([]) == 0)
+        wait.execID = "e1"
+        #expect(try Messages.waitLog(wait.serializedBytes()) == ("e1", 1 << 40))
+        #expect(try Messages.waitLog([]) == ("", 0))
 
         var shutdown = Containerd_Task_V2_ShutdownRequest()
         shutdown.id = "c1"
@@ -54,15 +55,21 @@ import Testing
     @Test func answersOfTheShimAreUnderstood() throws {
         #expect(try Containerd_Task_V2_CreateTaskResponse(serializedBytes: Messages.created(pid: 77)).pid == 77)
         #expect(try Containerd_Task_V2_StartResponse(serializedBytes: Messages.started(pid: 78)).pid == 78)
-        #expect(try Containerd_Task_V2_PidsResponse(serializedBytes: Messages.pids([3, 1, 2])).processes.map(\.pid) == [3, 1, 2])
+        #expect(
+            try Containerd_Task_V2_PidsResponse(
+                serializedBytes: Messages.pids([(3, nil), (1, nil), (2, Messages.processDetails(execID: "e"))])
+            ).processes.map(\.pid) == [3, 1, 2])
         #expect(try Containerd_Task_V2_PidsResponse(serializedBytes: Messages.pids([])).processes.isEmpty)
         let connected = try Containerd_Task_V2_ConnectResponse(serializedBytes: Messages.connected(shim: 5, task: 6))
         #expect(connected.shimPid == 5 && connected.taskPid == 6)
 
         let state = try Containerd_Task_V2_StateResponse(
             serializedBytes: Messages.state(
-                id: "c1", bundle: "/b", pid: 9, status: CONTAINERD__V1__TYPES__STATUS__PAUSED, exitStatus: 0, exitedAt: nil))
-        #expect(state.id == "c1" && state.bundle == "/b" && state.pid == 9 && state.status == .paused)
+                Messages.State(
+                    id: "c1", execID: "e", bundle: "/b", pid: 9, status: CONTAINERD__V1__TYPES__STATUS__PAUSED,
+                    names: StreamNames(terminal: true, stdin: "spool:", stdout: "log:", stderr: "/f"), exitStatus: 0, exitedAt: nil)))
+        #expect(state.id == "c1" && state.bundle == "/b" && state.pid == 9 && state.status == .paused && state.execID == "e")
+        #expect(state.terminal && state.stdin == "spool:" && state.stdout == "log:" && state.stderr == "/f")
         #expect(state.exitedAt.seconds == -62_135_596_800)
 
         let waited = try Containerd_Task_V2_WaitResponse(

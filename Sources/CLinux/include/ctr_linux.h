@@ -116,6 +116,8 @@ char *const *ctr_environ(void);
 int ctr_signalfd(const int *signals, int count); /* blocks the signals too; CLOEXEC, NONBLOCK */
 int ctr_block_signals(const int *signals, int count);
 int ctr_unblock_all_signals(void);
+/* A counter (eventfd(2)); CLOEXEC, NONBLOCK. */
+int ctr_eventfd(void);
 int ctr_timerfd(int clock);
 int ctr_timerfd_arm(int fd, int64_t nanoseconds); /* relative, once; 0 disarms */
 int64_t ctr_clock_ns(int clock);
@@ -141,6 +143,25 @@ long ctr_send_fd(int socket, const void *data, size_t length, int fd, int flags)
 /* *fd is -1 when none came; what comes is close-on-exec. */
 long ctr_recv_fd(int socket, void *data, size_t length, int *fd, int flags);
 int ctr_set_peek_offset(int socket, int offset);
+
+/* The same with up to 16 descriptors; *count is the room in fds and then how many came. */
+long ctr_send_fds(int socket, const void *data, size_t length, const int *fds, int count, int flags);
+long ctr_recv_fds(int socket, void *data, size_t length, int *fds, int *count, int flags);
+/* How many bytes may wait in the queue of a sending socket, beyond the host's limit where the caller may. */
+int ctr_queue_size(int socket, int bytes);
+
+/* --- standard streams (splice(2), sendfile(2), memfd_create(2), termios(3)) --- */
+/* At the file positions; flags as in splice(2). */
+long ctr_splice(int from, int to, size_t length, unsigned flags);
+/* At the position of `from`, which moves in the kernel. */
+long ctr_sendfile(int to, int from, size_t length);
+int ctr_punch_hole(int fd, int64_t offset, int64_t length);
+int ctr_pipe_size(int pipe);
+/* A memfd that was made with MFD_ALLOW_SEALING grows and shrinks no more; whether that is so. */
+int ctr_seal_size(int memfd);
+int ctr_seals_size(int memfd);
+/* The character that ends the input of a terminal. */
+int ctr_pty_end_of_file(int terminal);
 
 /* --- memory --- */
 /* Gives back what a process with one thread has used and does not need now: free pages of the heap, and the stack below the caller. */

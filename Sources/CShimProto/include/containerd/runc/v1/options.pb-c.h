@@ -16,6 +16,7 @@ PROTOBUF_C__BEGIN_DECLS
 
 
 typedef struct Containerd__Runc__V1__Options Containerd__Runc__V1__Options;
+typedef struct Containerd__Runc__V1__ProcessDetails Containerd__Runc__V1__ProcessDetails;
 
 
 /* --- enums --- */
@@ -47,6 +48,19 @@ struct  Containerd__Runc__V1__Options
     , 0, 0, (char *)protobuf_c_empty_string, 0, 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0 }
 
 
+/*
+ * What Pids says of an exec, in the Any of ProcessInfo.info.
+ */
+struct  Containerd__Runc__V1__ProcessDetails
+{
+  ProtobufCMessage base;
+  char *exec_id;
+};
+#define CONTAINERD__RUNC__V1__PROCESS_DETAILS__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&containerd__runc__v1__process_details__descriptor) \
+    , (char *)protobuf_c_empty_string }
+
+
 /* Containerd__Runc__V1__Options methods */
 void   containerd__runc__v1__options__init
                      (Containerd__Runc__V1__Options         *message);
@@ -66,10 +80,32 @@ Containerd__Runc__V1__Options *
 void   containerd__runc__v1__options__free_unpacked
                      (Containerd__Runc__V1__Options *message,
                       ProtobufCAllocator *allocator);
+/* Containerd__Runc__V1__ProcessDetails methods */
+void   containerd__runc__v1__process_details__init
+                     (Containerd__Runc__V1__ProcessDetails         *message);
+size_t containerd__runc__v1__process_details__get_packed_size
+                     (const Containerd__Runc__V1__ProcessDetails   *message);
+size_t containerd__runc__v1__process_details__pack
+                     (const Containerd__Runc__V1__ProcessDetails   *message,
+                      uint8_t             *out);
+size_t containerd__runc__v1__process_details__pack_to_buffer
+                     (const Containerd__Runc__V1__ProcessDetails   *message,
+                      ProtobufCBuffer     *buffer);
+Containerd__Runc__V1__ProcessDetails *
+       containerd__runc__v1__process_details__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   containerd__runc__v1__process_details__free_unpacked
+                     (Containerd__Runc__V1__ProcessDetails *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Containerd__Runc__V1__Options_Closure)
                  (const Containerd__Runc__V1__Options *message,
+                  void *closure_data);
+typedef void (*Containerd__Runc__V1__ProcessDetails_Closure)
+                 (const Containerd__Runc__V1__ProcessDetails *message,
                   void *closure_data);
 
 /* --- services --- */
@@ -78,6 +114,7 @@ typedef void (*Containerd__Runc__V1__Options_Closure)
 /* --- descriptors --- */
 
 extern const ProtobufCMessageDescriptor containerd__runc__v1__options__descriptor;
+extern const ProtobufCMessageDescriptor containerd__runc__v1__process_details__descriptor;
 
 PROTOBUF_C__END_DECLS
 

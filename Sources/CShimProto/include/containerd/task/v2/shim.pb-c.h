@@ -27,6 +27,13 @@ typedef struct Containerd__Task__V2__DeleteResponse Containerd__Task__V2__Delete
 typedef struct Containerd__Task__V2__StateRequest Containerd__Task__V2__StateRequest;
 typedef struct Containerd__Task__V2__StateResponse Containerd__Task__V2__StateResponse;
 typedef struct Containerd__Task__V2__KillRequest Containerd__Task__V2__KillRequest;
+typedef struct Containerd__Task__V2__ExecProcessRequest Containerd__Task__V2__ExecProcessRequest;
+typedef struct Containerd__Task__V2__ResizePtyRequest Containerd__Task__V2__ResizePtyRequest;
+typedef struct Containerd__Task__V2__CloseIORequest Containerd__Task__V2__CloseIORequest;
+typedef struct Containerd__Task__V2__UpdateTaskRequest Containerd__Task__V2__UpdateTaskRequest;
+typedef struct Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry;
+typedef struct Containerd__Task__V2__StatsRequest Containerd__Task__V2__StatsRequest;
+typedef struct Containerd__Task__V2__StatsResponse Containerd__Task__V2__StatsResponse;
 typedef struct Containerd__Task__V2__PidsRequest Containerd__Task__V2__PidsRequest;
 typedef struct Containerd__Task__V2__PidsResponse Containerd__Task__V2__PidsResponse;
 typedef struct Containerd__Task__V2__StartRequest Containerd__Task__V2__StartRequest;
@@ -38,13 +45,6 @@ typedef struct Containerd__Task__V2__WaitResponse Containerd__Task__V2__WaitResp
 typedef struct Containerd__Task__V2__ConnectRequest Containerd__Task__V2__ConnectRequest;
 typedef struct Containerd__Task__V2__ConnectResponse Containerd__Task__V2__ConnectResponse;
 typedef struct Containerd__Task__V2__ShutdownRequest Containerd__Task__V2__ShutdownRequest;
-typedef struct Containerd__Task__V2__ExecProcessRequest Containerd__Task__V2__ExecProcessRequest;
-typedef struct Containerd__Task__V2__ResizePtyRequest Containerd__Task__V2__ResizePtyRequest;
-typedef struct Containerd__Task__V2__CloseIORequest Containerd__Task__V2__CloseIORequest;
-typedef struct Containerd__Task__V2__UpdateTaskRequest Containerd__Task__V2__UpdateTaskRequest;
-typedef struct Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry;
-typedef struct Containerd__Task__V2__StatsRequest Containerd__Task__V2__StatsRequest;
-typedef struct Containerd__Task__V2__StatsResponse Containerd__Task__V2__StatsResponse;
 
 
 /* --- enums --- */
@@ -147,6 +147,97 @@ struct  Containerd__Task__V2__KillRequest
 #define CONTAINERD__TASK__V2__KILL_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&containerd__task__v2__kill_request__descriptor) \
     , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0 }
+
+
+struct  Containerd__Task__V2__ExecProcessRequest
+{
+  ProtobufCMessage base;
+  char *id;
+  char *exec_id;
+  protobuf_c_boolean terminal;
+  char *stdin;
+  char *stdout;
+  char *stderr;
+  /*
+   * JSON of the OCI runtime's Process
+   */
+  Google__Protobuf__Any *spec;
+};
+#define CONTAINERD__TASK__V2__EXEC_PROCESS_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&containerd__task__v2__exec_process_request__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, NULL }
+
+
+struct  Containerd__Task__V2__ResizePtyRequest
+{
+  ProtobufCMessage base;
+  char *id;
+  char *exec_id;
+  uint32_t width;
+  uint32_t height;
+};
+#define CONTAINERD__TASK__V2__RESIZE_PTY_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&containerd__task__v2__resize_pty_request__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0 }
+
+
+struct  Containerd__Task__V2__CloseIORequest
+{
+  ProtobufCMessage base;
+  char *id;
+  char *exec_id;
+  protobuf_c_boolean stdin;
+};
+#define CONTAINERD__TASK__V2__CLOSE_IOREQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&containerd__task__v2__close_iorequest__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0 }
+
+
+struct  Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry
+{
+  ProtobufCMessage base;
+  char *key;
+  char *value;
+};
+#define CONTAINERD__TASK__V2__UPDATE_TASK_REQUEST__ANNOTATIONS_ENTRY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&containerd__task__v2__update_task_request__annotations_entry__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
+
+
+struct  Containerd__Task__V2__UpdateTaskRequest
+{
+  ProtobufCMessage base;
+  char *id;
+  /*
+   * JSON of the OCI runtime's LinuxResources
+   */
+  Google__Protobuf__Any *resources;
+  size_t n_annotations;
+  Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry **annotations;
+};
+#define CONTAINERD__TASK__V2__UPDATE_TASK_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&containerd__task__v2__update_task_request__descriptor) \
+    , (char *)protobuf_c_empty_string, NULL, 0,NULL }
+
+
+struct  Containerd__Task__V2__StatsRequest
+{
+  ProtobufCMessage base;
+  char *id;
+};
+#define CONTAINERD__TASK__V2__STATS_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&containerd__task__v2__stats_request__descriptor) \
+    , (char *)protobuf_c_empty_string }
+
+
+struct  Containerd__Task__V2__StatsResponse
+{
+  ProtobufCMessage base;
+  Google__Protobuf__Any *stats;
+};
+#define CONTAINERD__TASK__V2__STATS_RESPONSE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&containerd__task__v2__stats_response__descriptor) \
+    , NULL }
 
 
 struct  Containerd__Task__V2__PidsRequest
@@ -264,97 +355,6 @@ struct  Containerd__Task__V2__ShutdownRequest
 #define CONTAINERD__TASK__V2__SHUTDOWN_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&containerd__task__v2__shutdown_request__descriptor) \
     , (char *)protobuf_c_empty_string, 0 }
-
-
-struct  Containerd__Task__V2__ExecProcessRequest
-{
-  ProtobufCMessage base;
-  char *id;
-  char *exec_id;
-  protobuf_c_boolean terminal;
-  char *stdin;
-  char *stdout;
-  char *stderr;
-  /*
-   * the OCI process as JSON
-   */
-  Google__Protobuf__Any *spec;
-};
-#define CONTAINERD__TASK__V2__EXEC_PROCESS_REQUEST__INIT \
- { PROTOBUF_C_MESSAGE_INIT (&containerd__task__v2__exec_process_request__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, NULL }
-
-
-struct  Containerd__Task__V2__ResizePtyRequest
-{
-  ProtobufCMessage base;
-  char *id;
-  char *exec_id;
-  uint32_t width;
-  uint32_t height;
-};
-#define CONTAINERD__TASK__V2__RESIZE_PTY_REQUEST__INIT \
- { PROTOBUF_C_MESSAGE_INIT (&containerd__task__v2__resize_pty_request__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0 }
-
-
-struct  Containerd__Task__V2__CloseIORequest
-{
-  ProtobufCMessage base;
-  char *id;
-  char *exec_id;
-  protobuf_c_boolean stdin;
-};
-#define CONTAINERD__TASK__V2__CLOSE_IOREQUEST__INIT \
- { PROTOBUF_C_MESSAGE_INIT (&containerd__task__v2__close_iorequest__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0 }
-
-
-struct  Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry
-{
-  ProtobufCMessage base;
-  char *key;
-  char *value;
-};
-#define CONTAINERD__TASK__V2__UPDATE_TASK_REQUEST__ANNOTATIONS_ENTRY__INIT \
- { PROTOBUF_C_MESSAGE_INIT (&containerd__task__v2__update_task_request__annotations_entry__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
-
-
-struct  Containerd__Task__V2__UpdateTaskRequest
-{
-  ProtobufCMessage base;
-  char *id;
-  /*
-   * OCI LinuxResources as JSON
-   */
-  Google__Protobuf__Any *resources;
-  size_t n_annotations;
-  Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry **annotations;
-};
-#define CONTAINERD__TASK__V2__UPDATE_TASK_REQUEST__INIT \
- { PROTOBUF_C_MESSAGE_INIT (&containerd__task__v2__update_task_request__descriptor) \
-    , (char *)protobuf_c_empty_string, NULL, 0,NULL }
-
-
-struct  Containerd__Task__V2__StatsRequest
-{
-  ProtobufCMessage base;
-  char *id;
-};
-#define CONTAINERD__TASK__V2__STATS_REQUEST__INIT \
- { PROTOBUF_C_MESSAGE_INIT (&containerd__task__v2__stats_request__descriptor) \
-    , (char *)protobuf_c_empty_string }
-
-
-struct  Containerd__Task__V2__StatsResponse
-{
-  ProtobufCMessage base;
-  Google__Protobuf__Any *stats;
-};
-#define CONTAINERD__TASK__V2__STATS_RESPONSE__INIT \
- { PROTOBUF_C_MESSAGE_INIT (&containerd__task__v2__stats_response__descriptor) \
-    , NULL }
 
 
 /* Containerd__Task__V2__CreateTaskRequest methods */
@@ -489,6 +489,123 @@ Containerd__Task__V2__KillRequest *
                       const uint8_t       *data);
 void   containerd__task__v2__kill_request__free_unpacked
                      (Containerd__Task__V2__KillRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Containerd__Task__V2__ExecProcessRequest methods */
+void   containerd__task__v2__exec_process_request__init
+                     (Containerd__Task__V2__ExecProcessRequest         *message);
+size_t containerd__task__v2__exec_process_request__get_packed_size
+                     (const Containerd__Task__V2__ExecProcessRequest   *message);
+size_t containerd__task__v2__exec_process_request__pack
+                     (const Containerd__Task__V2__ExecProcessRequest   *message,
+                      uint8_t             *out);
+size_t containerd__task__v2__exec_process_request__pack_to_buffer
+                     (const Containerd__Task__V2__ExecProcessRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Containerd__Task__V2__ExecProcessRequest *
+       containerd__task__v2__exec_process_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   containerd__task__v2__exec_process_request__free_unpacked
+                     (Containerd__Task__V2__ExecProcessRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Containerd__Task__V2__ResizePtyRequest methods */
+void   containerd__task__v2__resize_pty_request__init
+                     (Containerd__Task__V2__ResizePtyRequest         *message);
+size_t containerd__task__v2__resize_pty_request__get_packed_size
+                     (const Containerd__Task__V2__ResizePtyRequest   *message);
+size_t containerd__task__v2__resize_pty_request__pack
+                     (const Containerd__Task__V2__ResizePtyRequest   *message,
+                      uint8_t             *out);
+size_t containerd__task__v2__resize_pty_request__pack_to_buffer
+                     (const Containerd__Task__V2__ResizePtyRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Containerd__Task__V2__ResizePtyRequest *
+       containerd__task__v2__resize_pty_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   containerd__task__v2__resize_pty_request__free_unpacked
+                     (Containerd__Task__V2__ResizePtyRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Containerd__Task__V2__CloseIORequest methods */
+void   containerd__task__v2__close_iorequest__init
+                     (Containerd__Task__V2__CloseIORequest         *message);
+size_t containerd__task__v2__close_iorequest__get_packed_size
+                     (const Containerd__Task__V2__CloseIORequest   *message);
+size_t containerd__task__v2__close_iorequest__pack
+                     (const Containerd__Task__V2__CloseIORequest   *message,
+                      uint8_t             *out);
+size_t containerd__task__v2__close_iorequest__pack_to_buffer
+                     (const Containerd__Task__V2__CloseIORequest   *message,
+                      ProtobufCBuffer     *buffer);
+Containerd__Task__V2__CloseIORequest *
+       containerd__task__v2__close_iorequest__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   containerd__task__v2__close_iorequest__free_unpacked
+                     (Containerd__Task__V2__CloseIORequest *message,
+                      ProtobufCAllocator *allocator);
+/* Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry methods */
+void   containerd__task__v2__update_task_request__annotations_entry__init
+                     (Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry         *message);
+/* Containerd__Task__V2__UpdateTaskRequest methods */
+void   containerd__task__v2__update_task_request__init
+                     (Containerd__Task__V2__UpdateTaskRequest         *message);
+size_t containerd__task__v2__update_task_request__get_packed_size
+                     (const Containerd__Task__V2__UpdateTaskRequest   *message);
+size_t containerd__task__v2__update_task_request__pack
+                     (const Containerd__Task__V2__UpdateTaskRequest   *message,
+                      uint8_t             *out);
+size_t containerd__task__v2__update_task_request__pack_to_buffer
+                     (const Containerd__Task__V2__UpdateTaskRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Containerd__Task__V2__UpdateTaskRequest *
+       containerd__task__v2__update_task_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   containerd__task__v2__update_task_request__free_unpacked
+                     (Containerd__Task__V2__UpdateTaskRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Containerd__Task__V2__StatsRequest methods */
+void   containerd__task__v2__stats_request__init
+                     (Containerd__Task__V2__StatsRequest         *message);
+size_t containerd__task__v2__stats_request__get_packed_size
+                     (const Containerd__Task__V2__StatsRequest   *message);
+size_t containerd__task__v2__stats_request__pack
+                     (const Containerd__Task__V2__StatsRequest   *message,
+                      uint8_t             *out);
+size_t containerd__task__v2__stats_request__pack_to_buffer
+                     (const Containerd__Task__V2__StatsRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Containerd__Task__V2__StatsRequest *
+       containerd__task__v2__stats_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   containerd__task__v2__stats_request__free_unpacked
+                     (Containerd__Task__V2__StatsRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Containerd__Task__V2__StatsResponse methods */
+void   containerd__task__v2__stats_response__init
+                     (Containerd__Task__V2__StatsResponse         *message);
+size_t containerd__task__v2__stats_response__get_packed_size
+                     (const Containerd__Task__V2__StatsResponse   *message);
+size_t containerd__task__v2__stats_response__pack
+                     (const Containerd__Task__V2__StatsResponse   *message,
+                      uint8_t             *out);
+size_t containerd__task__v2__stats_response__pack_to_buffer
+                     (const Containerd__Task__V2__StatsResponse   *message,
+                      ProtobufCBuffer     *buffer);
+Containerd__Task__V2__StatsResponse *
+       containerd__task__v2__stats_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   containerd__task__v2__stats_response__free_unpacked
+                     (Containerd__Task__V2__StatsResponse *message,
                       ProtobufCAllocator *allocator);
 /* Containerd__Task__V2__PidsRequest methods */
 void   containerd__task__v2__pids_request__init
@@ -699,123 +816,6 @@ Containerd__Task__V2__ShutdownRequest *
 void   containerd__task__v2__shutdown_request__free_unpacked
                      (Containerd__Task__V2__ShutdownRequest *message,
                       ProtobufCAllocator *allocator);
-/* Containerd__Task__V2__ExecProcessRequest methods */
-void   containerd__task__v2__exec_process_request__init
-                     (Containerd__Task__V2__ExecProcessRequest         *message);
-size_t containerd__task__v2__exec_process_request__get_packed_size
-                     (const Containerd__Task__V2__ExecProcessRequest   *message);
-size_t containerd__task__v2__exec_process_request__pack
-                     (const Containerd__Task__V2__ExecProcessRequest   *message,
-                      uint8_t             *out);
-size_t containerd__task__v2__exec_process_request__pack_to_buffer
-                     (const Containerd__Task__V2__ExecProcessRequest   *message,
-                      ProtobufCBuffer     *buffer);
-Containerd__Task__V2__ExecProcessRequest *
-       containerd__task__v2__exec_process_request__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data);
-void   containerd__task__v2__exec_process_request__free_unpacked
-                     (Containerd__Task__V2__ExecProcessRequest *message,
-                      ProtobufCAllocator *allocator);
-/* Containerd__Task__V2__ResizePtyRequest methods */
-void   containerd__task__v2__resize_pty_request__init
-                     (Containerd__Task__V2__ResizePtyRequest         *message);
-size_t containerd__task__v2__resize_pty_request__get_packed_size
-                     (const Containerd__Task__V2__ResizePtyRequest   *message);
-size_t containerd__task__v2__resize_pty_request__pack
-                     (const Containerd__Task__V2__ResizePtyRequest   *message,
-                      uint8_t             *out);
-size_t containerd__task__v2__resize_pty_request__pack_to_buffer
-                     (const Containerd__Task__V2__ResizePtyRequest   *message,
-                      ProtobufCBuffer     *buffer);
-Containerd__Task__V2__ResizePtyRequest *
-       containerd__task__v2__resize_pty_request__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data);
-void   containerd__task__v2__resize_pty_request__free_unpacked
-                     (Containerd__Task__V2__ResizePtyRequest *message,
-                      ProtobufCAllocator *allocator);
-/* Containerd__Task__V2__CloseIORequest methods */
-void   containerd__task__v2__close_iorequest__init
-                     (Containerd__Task__V2__CloseIORequest         *message);
-size_t containerd__task__v2__close_iorequest__get_packed_size
-                     (const Containerd__Task__V2__CloseIORequest   *message);
-size_t containerd__task__v2__close_iorequest__pack
-                     (const Containerd__Task__V2__CloseIORequest   *message,
-                      uint8_t             *out);
-size_t containerd__task__v2__close_iorequest__pack_to_buffer
-                     (const Containerd__Task__V2__CloseIORequest   *message,
-                      ProtobufCBuffer     *buffer);
-Containerd__Task__V2__CloseIORequest *
-       containerd__task__v2__close_iorequest__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data);
-void   containerd__task__v2__close_iorequest__free_unpacked
-                     (Containerd__Task__V2__CloseIORequest *message,
-                      ProtobufCAllocator *allocator);
-/* Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry methods */
-void   containerd__task__v2__update_task_request__annotations_entry__init
-                     (Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry         *message);
-/* Containerd__Task__V2__UpdateTaskRequest methods */
-void   containerd__task__v2__update_task_request__init
-                     (Containerd__Task__V2__UpdateTaskRequest         *message);
-size_t containerd__task__v2__update_task_request__get_packed_size
-                     (const Containerd__Task__V2__UpdateTaskRequest   *message);
-size_t containerd__task__v2__update_task_request__pack
-                     (const Containerd__Task__V2__UpdateTaskRequest   *message,
-                      uint8_t             *out);
-size_t containerd__task__v2__update_task_request__pack_to_buffer
-                     (const Containerd__Task__V2__UpdateTaskRequest   *message,
-                      ProtobufCBuffer     *buffer);
-Containerd__Task__V2__UpdateTaskRequest *
-       containerd__task__v2__update_task_request__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data);
-void   containerd__task__v2__update_task_request__free_unpacked
-                     (Containerd__Task__V2__UpdateTaskRequest *message,
-                      ProtobufCAllocator *allocator);
-/* Containerd__Task__V2__StatsRequest methods */
-void   containerd__task__v2__stats_request__init
-                     (Containerd__Task__V2__StatsRequest         *message);
-size_t containerd__task__v2__stats_request__get_packed_size
-                     (const Containerd__Task__V2__StatsRequest   *message);
-size_t containerd__task__v2__stats_request__pack
-                     (const Containerd__Task__V2__StatsRequest   *message,
-                      uint8_t             *out);
-size_t containerd__task__v2__stats_request__pack_to_buffer
-                     (const Containerd__Task__V2__StatsRequest   *message,
-                      ProtobufCBuffer     *buffer);
-Containerd__Task__V2__StatsRequest *
-       containerd__task__v2__stats_request__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data);
-void   containerd__task__v2__stats_request__free_unpacked
-                     (Containerd__Task__V2__StatsRequest *message,
-                      ProtobufCAllocator *allocator);
-/* Containerd__Task__V2__StatsResponse methods */
-void   containerd__task__v2__stats_response__init
-                     (Containerd__Task__V2__StatsResponse         *message);
-size_t containerd__task__v2__stats_response__get_packed_size
-                     (const Containerd__Task__V2__StatsResponse   *message);
-size_t containerd__task__v2__stats_response__pack
-                     (const Containerd__Task__V2__StatsResponse   *message,
-                      uint8_t             *out);
-size_t containerd__task__v2__stats_response__pack_to_buffer
-                     (const Containerd__Task__V2__StatsResponse   *message,
-                      ProtobufCBuffer     *buffer);
-Containerd__Task__V2__StatsResponse *
-       containerd__task__v2__stats_response__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data);
-void   containerd__task__v2__stats_response__free_unpacked
-                     (Containerd__Task__V2__StatsResponse *message,
-                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Containerd__Task__V2__CreateTaskRequest_Closure)
@@ -838,6 +838,27 @@ typedef void (*Containerd__Task__V2__StateResponse_Closure)
                   void *closure_data);
 typedef void (*Containerd__Task__V2__KillRequest_Closure)
                  (const Containerd__Task__V2__KillRequest *message,
+                  void *closure_data);
+typedef void (*Containerd__Task__V2__ExecProcessRequest_Closure)
+                 (const Containerd__Task__V2__ExecProcessRequest *message,
+                  void *closure_data);
+typedef void (*Containerd__Task__V2__ResizePtyRequest_Closure)
+                 (const Containerd__Task__V2__ResizePtyRequest *message,
+                  void *closure_data);
+typedef void (*Containerd__Task__V2__CloseIORequest_Closure)
+                 (const Containerd__Task__V2__CloseIORequest *message,
+                  void *closure_data);
+typedef void (*Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry_Closure)
+                 (const Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry *message,
+                  void *closure_data);
+typedef void (*Containerd__Task__V2__UpdateTaskRequest_Closure)
+                 (const Containerd__Task__V2__UpdateTaskRequest *message,
+                  void *closure_data);
+typedef void (*Containerd__Task__V2__StatsRequest_Closure)
+                 (const Containerd__Task__V2__StatsRequest *message,
+                  void *closure_data);
+typedef void (*Containerd__Task__V2__StatsResponse_Closure)
+                 (const Containerd__Task__V2__StatsResponse *message,
                   void *closure_data);
 typedef void (*Containerd__Task__V2__PidsRequest_Closure)
                  (const Containerd__Task__V2__PidsRequest *message,
@@ -871,27 +892,6 @@ typedef void (*Containerd__Task__V2__ConnectResponse_Closure)
                   void *closure_data);
 typedef void (*Containerd__Task__V2__ShutdownRequest_Closure)
                  (const Containerd__Task__V2__ShutdownRequest *message,
-                  void *closure_data);
-typedef void (*Containerd__Task__V2__ExecProcessRequest_Closure)
-                 (const Containerd__Task__V2__ExecProcessRequest *message,
-                  void *closure_data);
-typedef void (*Containerd__Task__V2__ResizePtyRequest_Closure)
-                 (const Containerd__Task__V2__ResizePtyRequest *message,
-                  void *closure_data);
-typedef void (*Containerd__Task__V2__CloseIORequest_Closure)
-                 (const Containerd__Task__V2__CloseIORequest *message,
-                  void *closure_data);
-typedef void (*Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry_Closure)
-                 (const Containerd__Task__V2__UpdateTaskRequest__AnnotationsEntry *message,
-                  void *closure_data);
-typedef void (*Containerd__Task__V2__UpdateTaskRequest_Closure)
-                 (const Containerd__Task__V2__UpdateTaskRequest *message,
-                  void *closure_data);
-typedef void (*Containerd__Task__V2__StatsRequest_Closure)
-                 (const Containerd__Task__V2__StatsRequest *message,
-                  void *closure_data);
-typedef void (*Containerd__Task__V2__StatsResponse_Closure)
-                 (const Containerd__Task__V2__StatsResponse *message,
                   void *closure_data);
 
 /* --- services --- */
@@ -1062,6 +1062,13 @@ extern const ProtobufCMessageDescriptor containerd__task__v2__delete_response__d
 extern const ProtobufCMessageDescriptor containerd__task__v2__state_request__descriptor;
 extern const ProtobufCMessageDescriptor containerd__task__v2__state_response__descriptor;
 extern const ProtobufCMessageDescriptor containerd__task__v2__kill_request__descriptor;
+extern const ProtobufCMessageDescriptor containerd__task__v2__exec_process_request__descriptor;
+extern const ProtobufCMessageDescriptor containerd__task__v2__resize_pty_request__descriptor;
+extern const ProtobufCMessageDescriptor containerd__task__v2__close_iorequest__descriptor;
+extern const ProtobufCMessageDescriptor containerd__task__v2__update_task_request__descriptor;
+extern const ProtobufCMessageDescriptor containerd__task__v2__update_task_request__annotations_entry__descriptor;
+extern const ProtobufCMessageDescriptor containerd__task__v2__stats_request__descriptor;
+extern const ProtobufCMessageDescriptor containerd__task__v2__stats_response__descriptor;
 extern const ProtobufCMessageDescriptor containerd__task__v2__pids_request__descriptor;
 extern const ProtobufCMessageDescriptor containerd__task__v2__pids_response__descriptor;
 extern const ProtobufCMessageDescriptor containerd__task__v2__start_request__descriptor;
@@ -1073,13 +1080,6 @@ extern const ProtobufCMessageDescriptor containerd__task__v2__wait_response__des
 extern const ProtobufCMessageDescriptor containerd__task__v2__connect_request__descriptor;
 extern const ProtobufCMessageDescriptor containerd__task__v2__connect_response__descriptor;
 extern const ProtobufCMessageDescriptor containerd__task__v2__shutdown_request__descriptor;
-extern const ProtobufCMessageDescriptor containerd__task__v2__exec_process_request__descriptor;
-extern const ProtobufCMessageDescriptor containerd__task__v2__resize_pty_request__descriptor;
-extern const ProtobufCMessageDescriptor containerd__task__v2__close_iorequest__descriptor;
-extern const ProtobufCMessageDescriptor containerd__task__v2__update_task_request__descriptor;
-extern const ProtobufCMessageDescriptor containerd__task__v2__update_task_request__annotations_entry__descriptor;
-extern const ProtobufCMessageDescriptor containerd__task__v2__stats_request__descriptor;
-extern const ProtobufCMessageDescriptor containerd__task__v2__stats_response__descriptor;
 extern const ProtobufCServiceDescriptor containerd__task__v2__task__descriptor;
 
 PROTOBUF_C__END_DECLS

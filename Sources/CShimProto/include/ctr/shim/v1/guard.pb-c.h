@@ -105,7 +105,8 @@ struct  Ctr__Shim__V1__WaitLogRequest
 {
   ProtobufCMessage base;
   /*
-   * bytes of the index that the caller has read
+   * Bytes of the index that the caller has read. The largest number is a reader's farewell to "log:attached": it is answered at once,
+   * and from then on nobody is waited for.
    */
   uint64_t index_size;
   /*

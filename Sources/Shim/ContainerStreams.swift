@@ -1,0 +1,149 @@
+import CLinux
+import Glibc
+import Linux
+import Logs
+import TTRPC
+
+/// Streams of processes: what their names mean here, and what of them outlives a shim in the parking queue.
+extension Container {
+    /// Has `process` keep what changes in its streams parked.
+    func attach(_ process: Process) {
+        process.input.onClosed = { [unowned self, unowned process] in self.unpark(process) }
+    }
+
+    /// Where output named `name` goes; for the first process under our manager nothing said means the log.
+    func outputPlace(_ name: String, of process: Process) throws(Status) -> StreamPlace {
+        let place = try StreamPlace.output(name)
+        return place == .nothing && process.isFirst && self.place.start.publishAddress == nil ? .log(attached: false) : place
+    }
+
+    /// The sinks of a process's output by its stream names; nil where a stream goes nowhere and needs no pipe.
+    func sinks(of process: Process) throws(Status) -> (stdout: (any Sink)?, stderr: (any Sink)?) {
+        let stdout = try outputPlace(process.names.stdout, of: process)
+        // A terminal has one stream.
+        let stderr = process.names.terminal ? .nothing : try outputPlace(process.names.stderr, of: process)
+        do throws(SysError) {
+            var log: LogSink?
+            if stdout.isLog || stderr.isLog {
+                let attached = stdout == .log(attached: true) || stderr == .log(attached: true)
+                if let open = process.output.log { log = open } else { log = try makeLog(of: process, attached: attached) }
+            }
+            var out = try sink(stdout, log, process)
+            let err = try sink(stderr, log, process)
+            // A terminal that nobody reads would hold up its process.
+            if process.names.terminal && out == nil { out = try NothingSink() }
+            // What only one of the two streams is written to is over once that one is.
+            if let log {
+                process.output.keep(log: log)
+                if !stdout.isLog { log.end(.stdout) }
+                if !stderr.isLog { log.end(.stderr) }
+            }
+            return (out, err)
+        } catch {
+            throw Status(error.code == ENOENT || error.code == EACCES ? .invalidArgument : .unknown, error.description)
+        }
+    }
+
+    private func makeLog(of process: Process, attached: Bool) throws(SysError) -> LogSink {
+        try LogSink(in: process.exitDirectory, segmentBytes: place.start.segmentBytes)
+    }
+
+    private func sink(_ place: StreamPlace, _ log: LogSink?, _ process: Process) throws(SysError) -> (any Sink)? {
+        switch place {
+        case .log: log
+        case .nothing, .spool, .fifo, .file, .logger: nil
+        }
+    }
+
+    /// Create names the streams of the first process, which until now went to the log.
+    func name(first names: StreamNames) throws(Status) {
+        let usual = [StreamPlace.nothing, .log(attached: false)]
+        let (stdout, stderr) = (try StreamPlace.output(names.stdout), try StreamPlace.output(names.stderr))
+        _ = try StreamPlace.input(names.stdin)
+        first.names = names
+        if names.terminal || !usual.contains(stdout) || !usual.contains(stderr) {
+            stdoutReader = first.output.disconnect(.stdout)
+            stderrReader = first.output.disconnect(.stderr)
+        }
+        try connectFirst()
+    }
+
+    /// Streams of the first process from the keeper's pipes, as its names say.
+    func connectFirst() throws(Status) {
+        let sinks = try sinks(of: first)
+        do throws(SysError) {
+            if stdoutReader >= 0 {
+                let pipe = Descriptor(owning: stdoutReader)
+                stdoutReader = -1
+                if let sink = sinks.stdout { try first.output.connect(.stdout, pipe, to: sink) }
+            }
+            if stderrReader >= 0 {
+                let pipe = Descriptor(owning: stderrReader)
+                stderrReader = -1
+                if let sink = sinks.stderr { try first.output.connect(.stderr, pipe, to: sink) }
+            }
+        } catch { throw Status(.unknown, error.description) }
+    }
+
+    // MARK: parking
+
+    private func files(of process: Process) -> ParkedFiles {
+        var files = ParkedFiles()
+        // The keeper holds the first process's pipes.
+        if !process.isFirst {
+            files.add("o", process.output.pipe(of: .stdout))
+            files.add("e", process.output.pipe(of: .stderr))
+        }
+        files.add("O", process.output.terminalWriter?.raw)
+        files.add("m", process.output.master?.raw)
+        files.add("i", process.input.pipe?.raw)
+        files.add("s", process.input.spool?.raw)
+        return files
+    }
+
+    /// Parks what `process` has now, behind what is parked of it already: the last message counts.
+    func park(_ process: Process) throws(SysError) {
+        let files = files(of: process)
+        if files.letters == process.parked { return }
+        if files.letters.isEmpty { return unpark(process) }
+        // Messages that nobody needs are not let grow without end.
+        if parked > 64 + 4 * (execs.count + 2) { parkAgain() }
+        try parking.park(ParkedName(.process(execID: process.execID), letters: files.letters).text, files.files)
+        parked += 1
+        process.parked = files.letters
+    }
+
+    /// Something of `process` is closed, and is to be closed for good.
+    func unpark(_ process: Process) {
+        if process.parked.isEmpty || files(of: process).letters == process.parked { return }
+        parkAgain()
+    }
+
+    /// The living messages once more behind the rest, then the rest out of the queue: each is in it at every moment. Where the queue takes
+    /// no more the old messages stay.
+    func parkAgain() {
+        let before = parked
+        do throws(SysError) {
+            if let rootfs {
+                try parking.park(ParkedName(.rootfs, letters: "").text, [rootfs.raw])
+                parked += 1
+            }
+            for process in [first] + execs {
+                let files = files(of: process)
+                process.parked = files.letters
+                if files.letters.isEmpty { continue }
+                try parking.park(ParkedName(.process(execID: process.execID), letters: files.letters).text, files.files)
+                parked += 1
+            }
+            try parking.drop(before)
+            parked -= before
+        } catch {}
+    }
+}
+
+extension StreamPlace {
+    var isLog: Bool {
+        if case .log = self { return true }
+        return false
+    }
+}

@@ -1,0 +1,59 @@
+import CLinux
+import Glibc
+import Linux
+import Logs
+
+/// A log of segments and an index as the end of a process's output.
+class LogSink: Sink {
+    private var writer: LogWriter
+
+    /// Opens or goes on with the log in `directory`/log.
+    init(in directory: Int32, segmentBytes: UInt64) throws(SysError) {
+        try makeDirectory("log", mode: 0o700, at: directory)
+        writer = try LogWriter(
+            directory: Linux.open("log", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, at: directory), segmentBytes: segmentBytes)
+    }
+
+    var indexSize: UInt64 { writer.indexSize }
+    var ended: Bool { writer.ended }
+
+    func hasEnded(_ stream: LogStream) -> Bool { writer.hasEnded(stream) }
+
+    func drain(_ stream: LogStream, from pipe: Int32) -> Drained {
+        switch writer.drain(stream, from: pipe) {
+        case .moved(let count): .moved(count)
+        case .empty: .empty
+        case .ended: .ended
+        }
+    }
+
+    func end(_ stream: LogStream) { writer.end(stream) }
+    func retry() { writer.retry() }
+
+    /// A reader has everything up to `indexSize` of the index; whether that made room.
+    func acknowledge(_ indexSize: UInt64, by connection: UInt32) -> Bool { false }
+    /// The process has ended: nothing is held back any more.
+    func close() {}
+    func forget(connection: UInt32) {}
+    var deadline: Int64 { .max }
+    /// Whether what was due at `time` made room.
+    func expire(at time: Int64) -> Bool { false }
+}
+
+/// /dev/null, for a terminal whose output nobody asked for.
+final class NothingSink: Sink {
+    private let file: SharedDescriptor
+
+    init() throws(SysError) { file = SharedDescriptor(try Linux.open("/dev/null", O_WRONLY)) }
+
+    func drain(_ stream: LogStream, from pipe: Int32) -> Drained {
+        let moved = ctr_splice(pipe, file.raw, LogWriter.step, UInt32(spliceFlags))
+        switch moved {
+        case 1...: return .moved(moved)
+        case -Int(EAGAIN), -Int(EINTR): return .empty
+        default: return .ended
+        }
+    }
+
+    func end(_ stream: LogStream) {}
+}

@@ -1,0 +1,106 @@
+import Linux
+import Records
+
+/// One process that the shim looks after: the container's first, or an exec.
+final class Process {
+    enum Phase: Equatable {
+        /// Nothing runs yet: Create, or an exec's Start, is awaited.
+        case none
+        /// The first process waits for Start.
+        case created
+        case running
+        /// Only the first process says so; it holds for all of the container.
+        case paused
+        /// It has ended and the exit record says how.
+        case stopped
+        case deleted
+    }
+
+    /// Empty for the first process.
+    let execID: String
+    /// Says which process an event of the epoll set is about; no other has it as long as the shim lives.
+    let number: UInt32
+    /// Directories of the records `pid` and `exit`; an exec has one for both and owns it.
+    let pidDirectory: Int32
+    let exitDirectory: Int32
+    private let directory: SharedDescriptor?
+
+    var phase = Phase.none
+    var names = StreamNames()
+    let output: Output
+    let input: Input
+
+    /// Who it is; nil until it runs.
+    var record: PidRecord?
+    var pidfd: SharedDescriptor?
+    /// What tells how it ended when this shim is not its parent.
+    var witness: Witness?
+    var exit: ExitRecord?
+    var waits: [Call] = []
+
+    /// An exec's own record, and its control group as the kernel names it.
+    var exec: ExecRecord?
+    var group: String? { exec?.cgroup }
+    /// What of it is parked, by its letters.
+    var parked = ""
+
+    /// An exit record that the disk did not take yet, and when it is tried again (CLOCK_MONOTONIC, nanoseconds).
+    var unrecorded: (exit: ExitRecord, child: Bool)?
+    var retryDeadline = Int64.max
+    /// Until when the keeper's entry about it is waited for (CLOCK_MONOTONIC, nanoseconds).
+    var keeperDeadline = Int64.max
+
+    /// The container's first process; the directories stay the caller's.
+    init(first pidDirectory: Int32, exitDirectory: Int32, output: Output, input: Input) {
+        execID = ""
+        number = 0
+        self.pidDirectory = pidDirectory
+        self.exitDirectory = exitDirectory
+        directory = nil
+        self.output = output
+        self.input = input
+    }
+
+    /// An exec whose records lie in `directory`.
+    init(execID: String, number: UInt32, directory: SharedDescriptor, output: Output, input: Input) {
+        self.execID = execID
+        self.number = number
+        self.directory = directory
+        pidDirectory = directory.raw
+        exitDirectory = directory.raw
+        self.output = output
+        self.input = input
+    }
+
+    var isFirst: Bool { execID.isEmpty }
+
+    /// 0 before it runs.
+    var pid: Int32 { record?.process.pid ?? 0 }
+
+    /// Whether it exists and its end is not recorded.
+    var isAlive: Bool { phase == .created || phase == .running || phase == .paused }
+
+    /// What the task service can say of its end; 255 where nobody knows (Guard says so).
+    var exitCode: UInt32 { exit.map { $0.outcome.code ?? 255 } ?? 0 }
+
+    /// The nearest moment at which something of it is due.
+    var deadline: Int64 {
+        var nearest = min(retryDeadline, keeperDeadline, output.deadline, input.deadline)
+        for call in waits { nearest = min(nearest, call.deadline) }
+        return nearest
+    }
+
+    /// Takes the waits out whose time is over.
+    func takeLate(_ time: Int64, into late: inout [Call]) {
+        output.takeLate(time, into: &late)
+        input.takeLate(time, into: &late)
+        late += waits.filter { $0.deadline <= time }
+        waits.removeAll { $0.deadline <= time }
+    }
+
+    func forget(connection: UInt32) {
+        output.forget(connection: connection)
+        input.forget(connection: connection)
+        waits.removeAll { $0.connection == connection }
+    }
+}
