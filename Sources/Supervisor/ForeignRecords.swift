@@ -1,0 +1,111 @@
+import CLinux
+import Glibc
+import Linux
+import Logs
+import Records
+
+extension ForeignRecord: TypedRecord {
+    static let kind = "foreign"
+    static let durable = false
+
+    init(fields: borrowing RecordFields) throws(RecordError) {
+        program = try fields.text("program")
+        address = try fields.text("address")
+        version = try fields.number("version")
+        incarnation = try fields.number("incarnation")
+        bootID = try fields.text("boot_id")
+    }
+
+    func fill(_ record: inout Record) {
+        record.set("program", program)
+        record.set("address", address)
+        record.set("version", version)
+        record.set("incarnation", incarnation)
+        record.set("boot_id", bootID)
+    }
+
+    /// nil when there is none. Blocking.
+    static func read(bundle path: String) -> ForeignRecord? {
+        guard let bundle = try? Linux.open(path, O_RDONLY | O_DIRECTORY) else { return nil }
+        return (try? read(in: bundle.raw)) ?? nil
+    }
+}
+
+/// How far a process's standard input is, for the next manager.
+struct InputRecord: TypedRecord {
+    static let kind = "input"
+    static let fileName = "input"
+    static let durable = false
+
+    /// Bytes that the process's FIFO has taken.
+    var taken: UInt64
+    var closed: Bool
+
+    init(taken: UInt64, closed: Bool) {
+        self.taken = taken
+        self.closed = closed
+    }
+
+    init(fields: borrowing RecordFields) throws(RecordError) {
+        taken = try fields.number("taken")
+        closed = try fields.flag("closed")
+    }
+
+    func fill(_ record: inout Record) {
+        record.set("taken", taken)
+        record.set("closed", closed)
+    }
+}
+
+/// The log that `ctr-shim log` writes for a shim of others. Every call may block.
+enum ForeignLog {
+    /// The living logger of `directory`.
+    static func logger(_ directory: String) -> ProcessIdentity? {
+        guard let opened = try? Linux.open(directory, O_RDONLY | O_DIRECTORY), let boot = try? bootID(),
+            let record = (try? PidRecord.read(in: opened.raw)) ?? nil, record.bootID == boot, record.process.exists
+        else { return nil }
+        return record.process
+    }
+
+    /// Ends a log whose logger is gone, with a gap where something may be missing. Nothing while a logger lives, or when it has ended.
+    static func complete(_ directory: String) throws(SysError) {
+        let opened: Descriptor
+        do throws(SysError) { opened = try Linux.open(directory, O_RDONLY | O_DIRECTORY) } catch {
+            if error.code == ENOENT { return }
+            throw error
+        }
+        let lock = try Linux.open("lock", O_RDWR | O_CREAT | O_NOFOLLOW, mode: 0o600, at: opened.raw)
+        let taken = ctr_ofd_lock(lock.raw, false)
+        if taken == -EAGAIN || taken == -EACCES { return }
+        try check("take lock of", directory, taken)
+        var writer = try LogWriter(directory: opened, segmentBytes: .max)
+        for stream in LogStream.allCases where !writer.hasEnded(stream) {
+            try writer.gap(stream)
+            writer.end(stream)
+        }
+        writer.retry()
+    }
+
+    /// Whole entries of the index, in bytes; nil without one.
+    static func indexSize(_ directory: String) -> UInt64? {
+        var status = stat()
+        guard stat(directory + "/index", &status) == 0 else { return nil }
+        return UInt64(clamping: status.st_size) / UInt64(LogEntry.length) * UInt64(LogEntry.length)
+    }
+}
+
+extension ExitRecord {
+    /// What a shim of others said of an end. It tells a number alone, so a signal is not named.
+    init?(process: ProcessIdentity, status: UInt32, exitedAt: Int64, cgroup: ContainerCgroup?) {
+        guard let code = UInt8(exactly: status) else { return nil }
+        let time = now(CLOCK_REALTIME)
+        let exited = exitedAt > 0 && exitedAt <= time ? exitedAt : time
+        self.init(
+            process: process, outcome: .exited(code), source: .reaped, exited: exited,
+            exitedBoot: now(CLOCK_BOOTTIME) - (time - exited))
+        guard let cgroup else { return }
+        usage = Usage(
+            oomKills: (try? cgroup.oomKills()) ?? nil, cpu: (try? cgroup.cpuUsage()) ?? nil, memoryPeak: (try? cgroup.memoryPeak()) ?? nil)
+        oom = (usage.oomKills ?? 0) > 0
+    }
+}
