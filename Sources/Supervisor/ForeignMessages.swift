@@ -12,7 +12,10 @@ final class ForeignMessages: Sendable {
     init(path: String, logger: Logger, context: Logger.Metadata, _ loop: any EventLoop) {
         closing = loop.makePromise()
         let end = closing.futureResult
-        guard let file = try? Linux.open(path, O_RDWR | O_NONBLOCK | O_NOFOLLOW) else { return closing.succeed() }
+        guard let file = try? Linux.open(path, O_RDWR | O_NONBLOCK | O_NOFOLLOW) else {
+            closing.succeed()
+            return
+        }
         let raw = file.release()
         NIOPipeBootstrap(group: loop)
             .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 4096))

@@ -210,7 +210,7 @@ extension ForeignShim {
     /// What a reader has is removed, which makes room for what its process waits to write.
     func acknowledge(_ exec: String, _ indexSize: UInt64) async throws {
         let directory = log(of: exec)
-        try await executor.blocking { [home = directory(of: exec)] in
+        try await executor.blocking { [home = self.directory(of: exec)] in
             let opened = try Linux.open(home, O_RDONLY | O_DIRECTORY)
             guard try ExecRecord.read(in: opened.raw)?.stdout == "log:attached" else { return }
             unlink(directory + "/abandoned")
@@ -221,34 +221,6 @@ extension ForeignShim {
     /// Nobody reads any more: the newest is kept, and the process does not wait.
     private func farewell(_ exec: String) async {
         let directory = log(of: exec)
-        _ = try? await executor.blocking { try Linux.open(directory + "/abandoned", O_WRONLY | O_CREAT | O_NOFOLLOW, mode: 0o600) }
-    }
-}
-
-extension ForeignLog {
-    /// Removes the segments of which a reader that has `indexSize` bytes of the index has everything. Blocking.
-    static func removeRead(_ directory: String, upTo indexSize: UInt64) throws(SysError) {
-        let index: Descriptor
-        do throws(SysError) { index = try Linux.open(directory + "/index", O_RDONLY | O_NOFOLLOW) } catch {
-            if error.code == ENOENT { return }
-            throw error
-        }
-        // The last entry of each stream that was read names the segment that may go on; the entries before it lie within a bounded tail.
-        let length = UInt64(LogEntry.length)
-        var at = indexSize / length
-        var seen: Set<LogStream> = []
-        var buffer = [UInt8](repeating: 0, count: LogEntry.length)
-        for _ in 0..<1024 where at > 0 && seen.count < LogStream.allCases.count {
-            at -= 1
-            guard pread(index.raw, &buffer, buffer.count, off_t(clamping: at * length)) == buffer.count,
-                let entry = buffer.withUnsafeBytes({ LogEntry($0) })
-            else { return }
-            guard seen.insert(entry.stream).inserted else { continue }
-            var number = entry.segment
-            while number > 1 {
-                number -= 1
-                if unlink("\(directory)/\(entry.stream.segmentName(number))") != 0 { break }
-            }
-        }
+        try? await executor.blocking { _ = try Linux.open(directory + "/abandoned", O_WRONLY | O_CREAT | O_NOFOLLOW, mode: 0o600) }
     }
 }

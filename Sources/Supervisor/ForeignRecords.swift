@@ -4,56 +4,11 @@ import Linux
 import Logs
 import Records
 
-extension ForeignRecord: TypedRecord {
-    static let kind = "foreign"
-    static let durable = false
-
-    init(fields: borrowing RecordFields) throws(RecordError) {
-        program = try fields.text("program")
-        address = try fields.text("address")
-        version = try fields.number("version")
-        incarnation = try fields.number("incarnation")
-        bootID = try fields.text("boot_id")
-    }
-
-    func fill(_ record: inout Record) {
-        record.set("program", program)
-        record.set("address", address)
-        record.set("version", version)
-        record.set("incarnation", incarnation)
-        record.set("boot_id", bootID)
-    }
-
+extension ForeignRecord {
     /// nil when there is none. Blocking.
     static func read(bundle path: String) -> ForeignRecord? {
         guard let bundle = try? Linux.open(path, O_RDONLY | O_DIRECTORY) else { return nil }
         return (try? read(in: bundle.raw)) ?? nil
-    }
-}
-
-/// How far a process's standard input is, for the next manager.
-struct InputRecord: TypedRecord {
-    static let kind = "input"
-    static let fileName = "input"
-    static let durable = false
-
-    /// Bytes that the process's FIFO has taken.
-    var taken: UInt64
-    var closed: Bool
-
-    init(taken: UInt64, closed: Bool) {
-        self.taken = taken
-        self.closed = closed
-    }
-
-    init(fields: borrowing RecordFields) throws(RecordError) {
-        taken = try fields.number("taken")
-        closed = try fields.flag("closed")
-    }
-
-    func fill(_ record: inout Record) {
-        record.set("taken", taken)
-        record.set("closed", closed)
     }
 }
 
@@ -107,5 +62,33 @@ extension ExitRecord {
         usage = Usage(
             oomKills: (try? cgroup.oomKills()) ?? nil, cpu: (try? cgroup.cpuUsage()) ?? nil, memoryPeak: (try? cgroup.memoryPeak()) ?? nil)
         oom = (usage.oomKills ?? 0) > 0
+    }
+}
+
+extension ForeignLog {
+    /// Removes the segments of which a reader that has `indexSize` bytes of the index has everything. Blocking.
+    static func removeRead(_ directory: String, upTo indexSize: UInt64) throws(SysError) {
+        let index: Descriptor
+        do throws(SysError) { index = try Linux.open(directory + "/index", O_RDONLY | O_NOFOLLOW) } catch {
+            if error.code == ENOENT { return }
+            throw error
+        }
+        // The last entry of each stream that was read names the segment that may go on; the entries before it lie within a bounded tail.
+        let length = UInt64(LogEntry.length)
+        var at = indexSize / length
+        var seen: Set<LogStream> = []
+        var buffer = [UInt8](repeating: 0, count: LogEntry.length)
+        for _ in 0..<1024 where at > 0 && seen.count < LogStream.allCases.count {
+            at -= 1
+            guard pread(index.raw, &buffer, buffer.count, off_t(clamping: at * length)) == buffer.count,
+                let entry = buffer.withUnsafeBytes({ LogEntry($0) })
+            else { return }
+            guard seen.insert(entry.stream).inserted else { continue }
+            var number = entry.segment
+            while number > 1 {
+                number -= 1
+                if unlink("\(directory)/\(entry.stream.segmentName(number))") != 0 { break }
+            }
+        }
     }
 }

@@ -82,24 +82,3 @@ struct ForeignRuntime: Equatable, Sendable {
         ]
     }
 }
-
-/// What is known of the shim of others that guards one incarnation; in the bundle, written before Create and again when the version of its task
-/// service is known.
-struct ForeignRecord: Equatable {
-    static let fileName = "foreign"
-
-    /// Absolute path of the shim's program.
-    var program: String
-    /// As it printed it: "unix:///run/containerd/s/…".
-    var address: String
-    /// Of its task service: 2 or 3.
-    var version: UInt32
-    var incarnation: UInt32
-    var bootID: String
-
-    /// The path of its socket.
-    var socket: String? {
-        guard address.hasPrefix("unix:///"), address.utf8.count <= 107 + 7, !address.utf8.contains(0) else { return nil }
-        return String(address.dropFirst(7))
-    }
-}

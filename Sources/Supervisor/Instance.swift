@@ -40,6 +40,7 @@ actor Instance {
     var keeper: ProcessHandle?
     var keeperEnded = false
     var shimIdentity: ProcessIdentity?
+    var foreignShim: ForeignShim?
     /// What the shim said of itself when it was last connected.
     var shimInfo = ShimInfo()
     /// Every exec that was not forgotten, by id.
@@ -72,6 +73,20 @@ actor Instance {
     var socketPath: String { configuration.socket(namespace, id, incarnation) }
     var incarnationDirectory: String { configuration.incarnationDirectory(namespace, id, incarnation) }
     var runtime: String { state.container.config.runtime.isEmpty ? configuration.runtime : state.container.config.runtime }
+    /// Drives the shim of the current incarnation when it is another's.
+    var foreign: ForeignShim? {
+        guard let runtime = ForeignRuntime(runtime), incarnation > 0 else { return nil }
+        if let known = foreignShim, known.incarnation == incarnation { return known }
+        foreignShim?.close()
+        let made = ForeignShim(runtime, supervisor: supervisor, namespace: namespace, id: id, incarnation: incarnation)
+        foreignShim = made
+        return made
+    }
+    /// Connects to the shim, whoever's it is.
+    func dialShim() async throws -> ShimConnection {
+        if let foreign { return try await foreign.dial() }
+        return try await ShimConnection.dial(socketPath, executor: executor)
+    }
     var usesOwnRuntime: Bool { runtime == configuration.runtime }
 
     // MARK: operations

@@ -154,6 +154,12 @@ extension Instance {
         while true {
             try Task.checkCancellation()
             guard incarnation == number, let task = state.task else { return (indexSize, true) }
+            if let foreign {
+                if let news = try await foreign.waitLog(exec: exec, indexSize: indexSize) { return news }
+                if task.row.phase.hasEnded { return (indexSize, true) }
+                await linkChange()
+                continue
+            }
             if let connection {
                 do {
                     let answer = try await Shim(connection: connection, id: id).waitLog(exec: exec, indexSize: indexSize)

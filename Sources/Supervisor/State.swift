@@ -93,6 +93,7 @@ public struct ContainerState: Equatable, Sendable {
         if let exit = task.row.exit { message.exit = exit.message }
         message.guards = task.guards
         message.shimPid = task.shimPID
+        message.limitsOfGuards = ForeignRuntime(container.config.runtime)?.limits ?? []
         message.keeperPid = task.keeperPID
         message.error = task.row.error.isEmpty ? task.note : task.row.error
         return message
