@@ -2,6 +2,15 @@ import CtrProto
 import Supervisor
 
 extension MethodTable {
+    /// What a shim of containerd expects at TTRPC_ADDRESS.
+    static func events(_ supervisor: Supervisor) -> MethodTable {
+        MethodTable([
+            "containerd.services.events.ttrpc.v1.Events": [
+                "Forward": .immediate { (request: Containerd_Services_Events_Ttrpc_V1_ForwardRequest) in supervisor.forward(request) }
+            ]
+        ])
+    }
+
     /// ctr.v1, method by method.
     static func all(_ supervisor: Supervisor) -> MethodTable {
         MethodTable([

@@ -202,16 +202,16 @@ final class Container {
     }
 
     /// Where the container's processes are counted and killed; nil when it has no control group of its own.
-    var cgroup: ContainerCgroup? { first.record?.cgroup.flatMap { controlGroup($0) } }
+    var cgroup: ContainerCgroup? { Self.controlGroup(first.record?.cgroup) }
 
     /// The control group of an exec alone, in version 2.
     func group(of exec: Process) -> ContainerCgroup? {
-        guard let path = exec.group, let group = controlGroup(path), group.unified != nil else { return nil }
+        guard let path = exec.group, let group = Self.controlGroup(path), group.unified != nil else { return nil }
         return ContainerCgroup(v1: [], unified: group.unified)
     }
 
-    private func controlGroup(_ path: String) -> ContainerCgroup? {
-        guard let hierarchies = try? CgroupHierarchies(), let group = try? ContainerCgroup(path, in: hierarchies) else { return nil }
+    static func controlGroup(_ path: String?) -> ContainerCgroup? {
+        guard let path, let hierarchies = try? CgroupHierarchies(), let group = try? ContainerCgroup(path, in: hierarchies) else { return nil }
         // Runtimes of others make no directory in a version 2 hierarchy that has no controllers.
         let tracked = group.unified.map { access($0, F_OK) == 0 } ?? false
         return tracked ? group : ContainerCgroup(v1: group.v1, unified: nil)
@@ -253,6 +253,7 @@ extension Container {
     func ready(_ process: Process, _ source: Loop.Source) {
         switch source {
         case .process: ended(process)
+        case .exitEvents: process.witness?.eventsReadable()
         case .stdout: process.output.pump(.stdout)
         case .stderr: process.output.pump(.stderr)
         case .sink: process.output.sinkReady()

@@ -36,6 +36,8 @@ final class Process {
     /// Who it is; nil until it runs.
     var record: PidRecord?
     var pidfd: SharedDescriptor?
+    /// What tells how it ended when this shim is not its parent.
+    var witness: Witness?
     var exit: ExitRecord?
     var waits: [Call] = []
 
