@@ -147,7 +147,11 @@ final class Container {
 
     func listPids(_ call: Call) {
         guard phase != .none && phase != .deleted else { return answer(call, .failure(notFound)) }
-        if phase == .stopped { return answer(call, .success(Messages.pids([]))) }
+        if phase == .stopped {
+            // A restarted containerd (1.7 and later) deletes a shim without any process as one that was never used, and its exit status with it.
+            let ended = place.start.publishAddress == nil ? [] : [(pid: pid, info: nil as AnyMessage?)]
+            return answer(call, .success(Messages.pids(ended)))
+        }
         var pids = (try? cgroup?.processes()) ?? []
         // Whatever the control group says, init is there: its pidfd tells.
         if !pids.contains(pid) { pids.insert(pid, at: 0) }

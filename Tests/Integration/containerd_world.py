@@ -71,7 +71,7 @@ disabled_plugins = {json.dumps(DISABLED)}
 
     def start(self, timeout=30):
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen([str(self.directory / "bin/containerd"), "-c", str(self.config), "-l", "debug"], stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen([str(self.directory / "bin/containerd"), "-c", str(self.config), "-l", "trace"], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, env=self.env, start_new_session=True, cwd=self.directory)
         watched = events.Pid(self.process.pid)
         marks = self.log_text().count("containerd successfully booted")
