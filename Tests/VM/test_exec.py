@@ -1,18 +1,13 @@
 """Further processes, changes of limits and statistics where version 2 is all there is."""
 import json
 import signal
+import subprocess
 
 import pytest
 
 import events
-from ctrun_bundle import Bundle, become_subreaper
+from ctrun_bundle import Bundle
 from guest import CGROUPS, processes, value
-
-
-@pytest.fixture(scope="module", autouse=True)
-def reaper():
-    become_subreaper()
-    yield
 
 
 @pytest.fixture
@@ -30,6 +25,14 @@ def running(bundle):
     return bundle
 
 
+def detached(bundle, *words):
+    """exec --detach, whose process would hold the pipes of a caller that captures output; it is the first process's of the machine to collect."""
+    path = bundle.base / "pid"
+    subprocess.run(bundle.command("exec", "--detach", "--pid-file", path, *words), check=True, timeout=60, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)
+    return events.Pid(int(path.read_text()))
+
+
 def own(bundle):
     return CGROUPS / bundle.linux["cgroupsPath"].lstrip("/")
 
@@ -42,8 +45,7 @@ def test_a_further_process_lives_below_the_container_and_its_limits_are_the_cont
     assert result.returncode == 128 + signal.SIGKILL, result
     assert value(own(running) / "memory.events", "oom_kill") == 1 and running.status() == "running"
     # What is killed below goes alone.
-    running.ok("exec", "--detach", "--pid-file", running.base / "pid", "--cgroup", "exec-1", "c1", "sleep", "600")
-    further = events.Pid(int((running.base / "pid").read_text()))
+    further = detached(running, "--cgroup", "exec-1", "c1", "sleep", "600")
     assert processes(own(running) / "exec-1") == [further.pid]
     (own(running) / "exec-1" / "cgroup.kill").write_text("1")
     further.wait()
@@ -60,8 +62,7 @@ def test_a_further_process_in_a_container_that_divided_its_group_goes_where_the_
 
 
 def test_a_paused_container_takes_no_further_process_and_dies_with_those_it_has(running):
-    running.ok("exec", "--detach", "--pid-file", running.base / "pid", "c1", "sleep", "600")
-    further = events.Pid(int((running.base / "pid").read_text()))
+    further = detached(running, "c1", "sleep", "600")
     running.ok("pause", "c1")
     result = running.ctrun("exec", "c1", "true")
     assert result.returncode == 255 and "paused" in result.stderr, result
@@ -84,12 +85,12 @@ def test_a_changed_limit_is_in_force(running):
 
 
 def test_statistics(running):
-    running.ok("exec", "--detach", "c1", "sleep", "600")
+    further = detached(running, "c1", "sleep", "600")
     data = json.loads(running.ok("events", "--stats", "c1").splitlines()[-1])["data"]
     assert data["memory"]["usage"]["limit"] == 32 << 20 and 0 < data["memory"]["usage"]["usage"] <= 32 << 20, data["memory"]
-    assert data["pids"] == {"current": 2, "limit": 20} and data["cpu"]["usage"]["total"] > 0, data
+    assert data["pids"] == {"current": 2, "limit": 20} and data["cpu"]["usage"]["total"] > 0 and further.alive(), data
 
 
 def test_processes_are_listed(running):
-    running.ok("exec", "--detach", "c1", "sleep", "601")
-    assert len(json.loads(running.ok("ps", "--format", "json", "c1"))) == 2
+    further = detached(running, "c1", "sleep", "601")
+    assert set(json.loads(running.ok("ps", "--format", "json", "c1"))) == {running.state()["pid"], further.pid}

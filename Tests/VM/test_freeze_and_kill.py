@@ -4,15 +4,9 @@ import os
 import pytest
 
 import events
-from ctrun_bundle import Bundle, become_subreaper
+from ctrun_bundle import Bundle
 from guest import CGROUPS, group, processes, value
 from harness import IMAGE
-
-
-@pytest.fixture(scope="module", autouse=True)
-def reaper():
-    become_subreaper()
-    yield
 
 
 @pytest.fixture

@@ -6,15 +6,9 @@ import stat
 
 import pytest
 
-from ctrun_bundle import Bundle, become_subreaper
+from ctrun_bundle import Bundle
 from guest import CGROUPS, group, value
 from harness import IMAGE
-
-
-@pytest.fixture(scope="module", autouse=True)
-def reaper():
-    become_subreaper()
-    yield
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ctrun_bundle import Bundle, become_subreaper
+from ctrun_bundle import Bundle
 from guest import KernelLog
 
 PROFILE = """
@@ -17,12 +17,6 @@ profile ctrd-test-deny flags=(attach_disconnected,mediate_deleted) {
   deny /etc/denied rw,
 }
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def reaper():
-    become_subreaper()
-    yield
 
 
 @pytest.fixture

@@ -3,15 +3,9 @@ import json
 
 import pytest
 
-from ctrun_bundle import Bundle, become_subreaper
+from ctrun_bundle import Bundle
 from guest import CGROUPS, group
 from harness import IMAGE, one_line_error
-
-
-@pytest.fixture(scope="module", autouse=True)
-def reaper():
-    become_subreaper()
-    yield
 
 
 @pytest.fixture
