@@ -105,7 +105,7 @@ extension Container {
             var descriptors: [Int32] = [0, stdoutWriter, stderrWriter]
             switch place.start.rootfsMode {
             case .detached: descriptors.append(try makeRootfs(mounts).raw)
-            case .mounted: if !mounts.isEmpty { try mount(try makeRootfs(mounts)) }
+            case .mounted: try mount(mounts)
             }
             unlinkat(place.bundleDirectory, "init.pid", 0)
             operation?.child = try runtime.spawn(
@@ -116,23 +116,12 @@ extension Container {
         }
     }
 
-    private func makeRootfs(_ mounts: [MountRequest]) throws(SysError) -> SharedDescriptor {
+    func makeRootfs(_ mounts: [MountRequest]) throws(SysError) -> SharedDescriptor {
         let made = SharedDescriptor(try Rootfs.make(mounts, bundle: place.bundle))
         try parking.park(ParkedName(.rootfs, letters: "").text, [made.raw])
         parked += 1
         rootfs = made
         return made
-    }
-
-    /// At BUNDLE/rootfs in a mount namespace of the shim's own, where only runtimes that it starts see it.
-    private func mount(_ rootfs: SharedDescriptor) throws(SysError) {
-        if !mounted {
-            try check("unshare mount namespace", "", ctr_unshare(Int32(CTR_CLONE_NEWNS)))
-            try Mounts.setPropagationOfAll(.slave)
-            mounted = true
-        }
-        let directory = try Linux.open(place.bundle, O_RDONLY | O_DIRECTORY)
-        try check("attach mount to", place.bundle + "/rootfs", ctr_move_mount(rootfs.raw, "", directory.raw, "rootfs", 4))
     }
 
     private func created(_ mounts: [MountRequest]) {
@@ -301,7 +290,7 @@ extension Container {
         parked = 0
         for process in [first] + execs { process.parked = "" }
         parkGuests()
-        if mounted && rootfs != nil { _ = ctr_umount2(place.bundle + "/rootfs", 2) }
+        if mounted { Rootfs.unmountAll(place.bundle) }
         guard let rootfs else {
             for file in messages { close(file) }
             return
