@@ -41,6 +41,7 @@ final class Container {
     var stderrReader = Inherited.stderr
     /// Whether this shim has a mount namespace of its own in which the root file system is mounted.
     var mounted = false
+    lazy var userMappings = readMappings()
     /// Told of everything that containerd wants to hear; set once, by who publishes it. `again`: a predecessor may have told it already.
     var onEvent: ((_ event: TaskEvent, _ again: Bool) -> Void)?
     private var heldExits: [TaskEvent] = []
@@ -205,16 +206,16 @@ final class Container {
     }
 
     /// Where the container's processes are counted and killed; nil when it has no control group of its own.
-    var cgroup: ContainerCgroup? { first.record?.cgroup.flatMap { controlGroup($0) } }
+    var cgroup: ContainerCgroup? { Self.controlGroup(first.record?.cgroup) }
 
     /// The control group of an exec alone, in version 2.
     func group(of exec: Process) -> ContainerCgroup? {
-        guard let path = exec.group, let group = controlGroup(path), group.unified != nil else { return nil }
+        guard let path = exec.group, let group = Self.controlGroup(path), group.unified != nil else { return nil }
         return ContainerCgroup(v1: [], unified: group.unified)
     }
 
-    private func controlGroup(_ path: String) -> ContainerCgroup? {
-        guard let hierarchies = try? CgroupHierarchies(), let group = try? ContainerCgroup(path, in: hierarchies) else { return nil }
+    static func controlGroup(_ path: String?) -> ContainerCgroup? {
+        guard let path, let hierarchies = try? CgroupHierarchies(), let group = try? ContainerCgroup(path, in: hierarchies) else { return nil }
         // Runtimes of others make no directory in a version 2 hierarchy that has no controllers.
         let tracked = group.unified.map { access($0, F_OK) == 0 } ?? false
         return tracked ? group : ContainerCgroup(v1: group.v1, unified: nil)
@@ -237,6 +238,7 @@ final class Container {
             if process.keeperDeadline <= time { keeperIsLate(process) }
             if process.retryDeadline <= time { retryRecord(process) }
             process.takeLate(time, into: &late)
+            if !process.deleters.isEmpty { deleteIfDrained(process) }
         }
         if operation != nil { operation?.takeLate(time, into: &late) }
         for index in queue.indices { queue[index].takeLate(time, into: &late) }
@@ -255,12 +257,14 @@ extension Container {
     func ready(_ process: Process, _ source: Loop.Source) {
         switch source {
         case .process: ended(process)
+        case .exitEvents: process.witness?.eventsReadable()
         case .stdout: process.output.pump(.stdout)
         case .stderr: process.output.pump(.stderr)
         case .sink: process.output.sinkReady()
         case .stdin: process.input.writable()
         case .terminal: process.output.terminalReady()
-        case .inputSource, .console, .listener, .signals, .connection, .publisher: break
+        case .console: (process.isFirst ? operation?.console : process.start?.console)?.take()
+        case .inputSource, .listener, .signals, .connection, .publisher: break
         }
     }
 }

@@ -2,6 +2,7 @@ import CLinux
 import Glibc
 import Linux
 import Logs
+import Records
 import TTRPC
 
 /// Streams of processes: what their names mean here, and what of them outlives a shim in the parking queue.
@@ -9,6 +10,10 @@ extension Container {
     /// Has `process` keep what changes in its streams parked.
     func attach(_ process: Process) {
         process.input.onClosed = { [unowned self, unowned process] in self.unpark(process) }
+        process.output.onEnded = { [unowned self, unowned process] in
+            self.unpark(process)
+            self.deleteIfDrained(process)
+        }
     }
 
     /// Where output named `name` goes; for the first process under our manager nothing said means the log.
@@ -45,7 +50,7 @@ extension Container {
     }
 
     private func makeLog(of process: Process, attached: Bool) throws(SysError) -> LogSink {
-        try LogSink(in: process.exitDirectory, segmentBytes: place.start.segmentBytes)
+        try LogSink(in: process.exitDirectory, segmentBytes: place.start.segmentBytes, segmentCount: place.start.segmentCount)
     }
 
     private func sink(_ place: StreamPlace, _ log: LogSink?, _ process: Process, _ stream: LogStream) throws(SysError) -> (any Sink)? {
@@ -97,6 +102,70 @@ extension Container {
                 if let sink = sinks.stderr { try first.output.connect(.stderr, pipe, to: sink) }
             }
         } catch { throw Status(.unknown, error.description) }
+    }
+
+    // MARK: terminals and input
+
+    /// A socket for the runtime's terminal of `process`, whose output then flows through the pipe of `writer`.
+    func console(in directory: String, for process: Process, writer: SharedDescriptor) throws(SysError) -> Console {
+        let console = try Console(directory: directory, loop: loop, number: process.number)
+        console.onMaster = { [unowned self, unowned process] master in
+            do throws(SysError) {
+                try process.output.connect(terminal: master, writer: writer)
+                if process.input.spool != nil { try process.input.connect(terminal: master) }
+                try self.park(process)
+            } catch {
+                // Without its terminal the process is told that it hung up.
+                process.output.abandon()
+            }
+        }
+        return console
+    }
+
+    func resize(_ call: Call, execID: String, width: UInt32, height: UInt32) {
+        with(execID, call) { process in
+            let (columns, rows) = (UInt16(clamping: width), UInt16(clamping: height))
+            guard process.names.terminal else {
+                return answer(call, .failure(Status(.failedPrecondition, "the process has no terminal")))
+            }
+            if let master = process.output.master {
+                let resized = ctr_pty_resize(master.raw, columns, rows)
+                return answer(
+                    call,
+                    resized < 0 ? .failure(Status(.unknown, SysError("resize", "terminal", code: -resized).description)) : .success([]))
+            }
+            guard process.phase == .none, process.exec != nil else {
+                return answer(call, .failure(Status(.failedPrecondition, "the process's terminal is closed")))
+            }
+            // Kept for Start, over a restart of the shim too.
+            process.exec?.columns = columns
+            process.exec?.rows = rows
+            do throws(RecordError) {
+                try process.exec?.write(in: process.pidDirectory)
+                answer(call, .success([]))
+            } catch { answer(call, .failure(Status(.unknown, error.description))) }
+        }
+    }
+
+    /// Standard input has an end behind what was written.
+    func closeIO(_ call: Call, execID: String, stdin: Bool) {
+        with(execID, call) { process in
+            if !stdin || process.names.stdin.isEmpty { return answer(call, .success([])) }
+            process.input.close(call)
+        }
+    }
+
+    func writeInput(_ call: Call, execID: String, _ write: Input.Write) {
+        with(execID, call) { process in
+            if process.phase == .stopped {
+                return answer(call, .failure(Status(.failedPrecondition, "the process has ended")))
+            }
+            let waiting = ([first] + execs).reduce(0) { $0 + $1.input.waitingBytes }
+            if write.data.count > 1 << 20 || waiting + write.data.count > 4 << 20 {
+                return answer(call, .failure(Status(.resourceExhausted, "too much input waits to be read: 1 MiB a call, 4 MiB in all")))
+            }
+            process.input.write(call, write)
+        }
     }
 
     // MARK: parking

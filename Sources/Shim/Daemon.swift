@@ -154,6 +154,10 @@ final class Daemon {
             let (execID, indexSize) = try Messages.waitLog(request.payload)
             guard let process = container.find(execID) else { throw container.noExec(execID) }
             process.output.wait(call, indexSize: indexSize)
+        case "Processes": container.listExecs(call)
+        case "WriteInput":
+            let (execID, write) = try Messages.writeInput(request.payload)
+            container.writeInput(call, execID: execID, write)
         default: throw Status(.unimplemented, "method \(request.method)")
         }
     }
@@ -165,11 +169,28 @@ final class Daemon {
             container.status(call, execID: try expect(Messages.state(payload)))
         case "Create": container.perform(try create(payload), for: call)
         case "Start":
-            try expectFirst(Messages.start(payload))
-            container.perform(.start, for: call)
+            let execID = try expect(Messages.start(payload))
+            if execID.isEmpty { container.perform(.start, for: call) } else { container.startExec(call, execID) }
         case "Delete":
-            try expectFirst(Messages.delete(payload))
-            container.perform(.delete, for: call)
+            let execID = try expect(Messages.delete(payload))
+            if execID.isEmpty { container.perform(.delete, for: call) } else { container.deleteExec(call, execID) }
+        case "Exec":
+            let request = try Messages.exec(payload)
+            try expect(request.target)
+            container.register(call, request)
+        case "ResizePty":
+            let (target, width, height) = try Messages.resizePty(payload)
+            container.resize(call, execID: try expect(target), width: width, height: height)
+        case "CloseIO":
+            let (target, stdin) = try Messages.closeIO(payload)
+            container.closeIO(call, execID: try expect(target), stdin: stdin)
+        case "Update":
+            let (target, resources) = try Messages.update(payload)
+            try expect(target)
+            guard let resources, resources.value.count <= 1 << 20 else {
+                throw Status(.invalidArgument, "no resources are given, or more than 1 MiB of them")
+            }
+            container.perform(.update(resources.value), for: call)
         case "Pids":
             try expect(Messages.idOnly(payload))
             container.listPids(call)
@@ -206,11 +227,6 @@ final class Daemon {
     private func expect(_ target: Messages.Target) throws(Status) -> String {
         if target.id != place.id { throw Status(.notFound, "container \(target.id) is not here; this shim has \(place.id)") }
         return target.execID
-    }
-
-    private func expectFirst(_ target: Messages.Target) throws(Status) {
-        let execID = try expect(target)
-        if !execID.isEmpty { throw container.noExec(execID) }
     }
 
     private func create(_ payload: [UInt8]) throws(Status) -> Operation.Kind {

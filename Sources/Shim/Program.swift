@@ -11,6 +11,13 @@ public enum Program {
         var action: Arguments.Action?
         var bundle = ""
         do throws(ShimError) {
+            // Two that are no shim's actions: their words are not those of a shim's command line.
+            let rest = Array(words.dropFirst())
+            if rest.first == "into" { return try Into.run(Array(rest.dropFirst())) }
+            if Logger.isMeant(rest) {
+                try Logger.run(rest)
+                return 0
+            }
             let arguments = try Arguments(Array(words.dropFirst()), workingDirectory: workingDirectory())
             action = arguments.action
             bundle = arguments.bundle
