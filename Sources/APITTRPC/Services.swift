@@ -2,6 +2,15 @@ import CtrProto
 import Supervisor
 
 extension MethodTable {
+    /// What a shim of containerd expects at TTRPC_ADDRESS.
+    static func events(_ supervisor: Supervisor) -> MethodTable {
+        MethodTable([
+            "containerd.services.events.ttrpc.v1.Events": [
+                "Forward": .immediate { (request: Containerd_Services_Events_Ttrpc_V1_ForwardRequest) in supervisor.forward(request) }
+            ]
+        ])
+    }
+
     /// ctr.v1, method by method.
     static func all(_ supervisor: Supervisor) -> MethodTable {
         MethodTable([
@@ -47,8 +56,9 @@ extension MethodTable {
             ],
             "ctr.v1.Logs": [
                 "Read": .stream { (request: Ctr_V1_ReadLogsRequest, writer: StreamWriter) in
-                    try await supervisor.readLogs(request) { try await writer.send($0.serializedBytes()) }
-                }
+                    try await supervisor.readLogs(request) { writer.send(framed: $0) }
+                },
+                "Verify": .unary { (request: Ctr_V1_VerifyLogsRequest) in try await supervisor.verifyLogs(request) },
             ],
         ])
     }

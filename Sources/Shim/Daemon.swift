@@ -19,7 +19,10 @@ final class Daemon {
     let container: Container
     private let place: Place
     private let signals: Int32
-    private var finished = false
+    private var publisher: Publisher?
+    /// Shutdown was answered; what containerd was not told yet is still told, until then (CLOCK_MONOTONIC, nanoseconds).
+    private var leaving = Int64.max
+    static let leaveTime: Int64 = 3_000_000_000
 
     /// Becomes what the keeper's contract wants of it and takes over what it finds.
     init(_ arguments: Arguments) throws(ShimError) {
@@ -45,7 +48,25 @@ final class Daemon {
             stdoutWriter: stdoutWriter, stderrWriter: stderrWriter, answer: answer)
         server.onCall = { [unowned self] call, request in self.dispatch(call, request) }
         server.onClose = { [container] connection in container.forget(connection: connection) }
+        if let address = place.start.publishAddress {
+            let made = try shimErrors { () throws(SysError) in try Publisher(address: address, place: place, loop: loop) }
+            publisher = made
+            container.onEvent = { event, again in made.publish(event, again: again) }
+            try shimErrors { () throws(SysError) in try outlive() }
+        }
         try container.takeOver()
+        server.carryOnCalls()
+    }
+
+    /// Under containerd connections and calls go on when a shim is killed.
+    private func outlive() throws(SysError) {
+        let survivors = try Survivors(directory: place.bundleDirectory, parking: container.parking)
+        survivors.onPark = { [container] name, socket in container.park(guest: name, socket) }
+        survivors.onUnpark = { [container] in container.parkAgain() }
+        survivors.onRepeated = { [container] method, execID, failure in container.outcome(ofRepeated: method, execID, failure) }
+        container.guests = { [unowned survivors] in survivors.sockets.map { (name: Survivors.name($0.serial), file: $0.socket) } }
+        server.survivors = survivors
+        server.adoptSurvivors()
     }
 
     /// `number` when it is open, else -1.
@@ -68,24 +89,29 @@ final class Daemon {
     func run() throws(ShimError) {
         // After something happened the memory that it took is given back, once it has been quiet for a moment.
         var tidyAt = now(CLOCK_MONOTONIC) + Self.quietTime
-        while !finished {
-            let deadline = min(container.deadline, tidyAt)
+        while leaving > now(CLOCK_MONOTONIC) && (leaving == .max || publisher?.isIdle == false) {
+            let deadline = min(container.deadline, publisher?.deadline ?? .max, tidyAt, leaving)
             var happened = false
             try shimErrors { () throws(SysError) in
                 try loop.wait(until: deadline) { source, number, events in
                     happened = true
                     switch source {
-                    case .listener: server.accept()
+                    case .listener:
+                        server.accept()
+                        publisher?.clientCame()
                     case .connection: server.handle(number, events)
                     case .signals: signalled()
-                    case .publisher: break
+                    case .publisher: publisher?.handle(events)
                     default: if let process = container.find(number: number) { container.ready(process, source) }
                     }
                 }
             }
             if deadline == .max && !happened { continue }
             let time = now(CLOCK_MONOTONIC)
-            if deadline <= time { container.expire(at: time) }
+            if deadline <= time {
+                container.expire(at: time)
+                publisher?.expire(at: time)
+            }
             if happened {
                 tidyAt = time + Self.quietTime
             } else if tidyAt <= time {
@@ -178,13 +204,20 @@ final class Daemon {
             let (target, signal, all) = try Messages.kill(payload)
             container.kill(call, execID: try expect(target), signal: signal, all: all)
         case "Wait": container.wait(call, execID: try expect(Messages.wait(payload)))
+        case "Stats":
+            try expect(Messages.idOnly(payload))
+            container.statistics(call)
         case "Connect":
             server.answer(call, .success(Messages.connected(shim: getpid(), task: container.pid)))
         case "Shutdown":
             let (_, immediately) = try Messages.shutdown(payload)
             // A shim that still has a container stays, as every shim does.
-            finished = container.isDisposable(immediately: immediately)
+            let disposable = container.isDisposable(immediately: immediately)
             server.answer(call, .success([]))
+            if !disposable { return }
+            // Nobody is to come any more.
+            unlink(place.start.socket)
+            leaving = publisher?.isIdle == false ? now(CLOCK_MONOTONIC) + Self.leaveTime : 0
         default: throw Status(.unimplemented, "method \(request.method)")
         }
     }

@@ -43,6 +43,7 @@ actor Instance {
     /// How often both guards were lost, and when new ones were made without being asked.
     var guardLosses = 0
     var regains: [NIODeadline] = []
+    var foreignShim: ForeignShim?
     /// Every exec that was not forgotten, by id.
     var execs: [String: ExecProcess] = [:]
 
@@ -74,6 +75,20 @@ actor Instance {
     var incarnationDirectory: String { configuration.incarnationDirectory(namespace, id, incarnation) }
     var runtime: String { state.container.config.runtime.isEmpty ? configuration.runtime : state.container.config.runtime }
     var shimInfo: ShimInfo { state.task?.shim ?? ShimInfo() }
+    /// Drives the shim of the current incarnation when it is another's.
+    var foreign: ForeignShim? {
+        guard let runtime = ForeignRuntime(runtime), incarnation > 0 else { return nil }
+        if let known = foreignShim, known.incarnation == incarnation { return known }
+        foreignShim?.close()
+        let made = ForeignShim(runtime, supervisor: supervisor, namespace: namespace, id: id, incarnation: incarnation)
+        foreignShim = made
+        return made
+    }
+    /// Connects to the shim, whoever's it is.
+    func dialShim() async throws -> ShimConnection {
+        if let foreign { return try await foreign.dial() }
+        return try await ShimConnection.dial(socketPath, executor: executor)
+    }
     var usesOwnRuntime: Bool { runtime == configuration.runtime }
 
     // MARK: operations

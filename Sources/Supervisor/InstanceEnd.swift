@@ -40,7 +40,7 @@ extension Instance {
         guard let task = state.task, !task.row.phase.hasEnded else { return note { ($0.guards, $0.shimPID, $0.keeperPID) = (.none, 0, 0) } }
         if launching { return }
         if let process = initProcess, !process.hasEnded {
-            logger.warning("shim and keeper are gone; the container goes on unguarded", metadata: logContext)
+            logger.warning("its guards are gone; the container goes on unguarded", metadata: logContext)
             note { ($0.guards, $0.shimPID, $0.keeperPID, $0.proved) = (.lost, 0, 0, true) }
             let phase: TaskPhase = task.row.phase == .starting ? .running : task.row.phase
             if phase != task.row.phase {
@@ -69,9 +69,10 @@ extension Instance {
         if let status = initProcess?.exitStatus {
             return await finish(ExitRow(code: exitCode(waitStatus: status), source: "pidfd", exited: time))
         }
+        let guards = foreign == nil ? "shim and keeper" : "the shim"
         let reason =
             task.row.phase == .starting
-            ? "shim and keeper died while the container was being started" : "shim and keeper died before the exit status was recorded"
+            ? "\(guards) died while the container was being started" : "\(guards) died before the exit status was recorded"
         await finish(ExitRow(code: nil, source: "unknown", reason: reason, exited: time))
     }
 

@@ -32,7 +32,7 @@ extension Instance {
                 if let given = next {
                     open = given
                 } else {
-                    open = try await ShimConnection.dial(socketPath, executor: executor)
+                    open = try await dialShim()
                     try await introduce(open)
                 }
                 next = nil
@@ -246,7 +246,7 @@ extension Instance {
         if let process = found.process, !task.row.phase.hasEnded { remember(initOf: process) }
         if let exit = found.exit, !task.row.phase.hasEnded { await finish(ExitRow(exit)) }
         do {
-            let open = try await ShimConnection.dial(socketPath, executor: executor)
+            let open = try await dialShim()
             try await adopt(open)
         } catch ShimError.refused {
             if state.task?.row.phase == .starting && !found.started { return try await restart() }

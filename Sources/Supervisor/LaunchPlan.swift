@@ -26,6 +26,9 @@ struct LaunchPlan: Sendable {
     private var configuration: Configuration { supervisor.configuration }
     private var runtime: String { state.container.config.runtime.isEmpty ? configuration.runtime : state.container.config.runtime }
     private var usesOwnRuntime: Bool { runtime == configuration.runtime }
+    /// The guards are a shim of others.
+    private var foreign: ForeignRuntime? { ForeignRuntime(runtime) }
+    private var foreignStart: ForeignStart { ForeignStart(configuration: configuration, namespace: state.namespace, id: state.id) }
 
     struct Launched: Sendable {
         let mounts: [Containerd_Types_Mount]
@@ -75,6 +78,10 @@ struct LaunchPlan: Sendable {
         try makeDirectory("rootfs", mode: 0o700, at: bundle.raw)
         let file = try Linux.open("config.json", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode: 0o600, at: bundle.raw)
         try writeAll(file.raw, spec.encoded(), name: "config.json")
+        if foreign != nil {
+            try foreignStart.prepare(bundle.raw, incarnation: incarnation)
+            return bundle
+        }
         let record = StartRecord(
             runtime: runtime, runtimeRoot: configuration.runtimeRoot(state.namespace), rootfsMode: usesOwnRuntime ? .detached : .mounted,
             socket: configuration.socket(state.namespace, state.id, incarnation),
@@ -103,6 +110,9 @@ struct LaunchPlan: Sendable {
     private func startGuards(_ bundle: Int32) throws {
         let lock = try Linux.open(Self.helperLock, O_RDWR | O_CREAT, mode: 0o600, at: bundle)
         try check("lock", Self.helperLock, ctr_ofd_lock(lock.raw, true))
+        if let foreign {
+            return try foreignStart.run(foreign, bundle, incarnation: incarnation, bootID: supervisor.host.bootID, lock: lock.raw)
+        }
         let output = try Helper.run(
             configuration.shim,
             [

@@ -95,6 +95,7 @@ public struct ContainerState: Equatable, Sendable {
         if let exit = task.row.exit { message.exit = exit.message }
         message.guards = task.guards
         message.shimPid = task.shimPID
+        message.limitsOfGuards = ForeignRuntime(container.config.runtime)?.limits ?? []
         message.keeperPid = task.keeperPID
         if message.guards != .none { message.shimVersion = task.shim.version }
         message.error = task.row.error.isEmpty ? task.note : task.row.error
