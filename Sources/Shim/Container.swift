@@ -25,6 +25,8 @@ final class Container {
     var nextNumber: UInt32 = 1
     /// Messages in the parking queue, living or not.
     var parked = 0
+    /// What else is parked there.
+    var guests: () -> [(name: String, file: Int32)] = { [] }
 
     var operation: Operation?
     var queue: [Operation] = []
@@ -39,8 +41,10 @@ final class Container {
     var stderrReader = Inherited.stderr
     /// Whether this shim has a mount namespace of its own in which the root file system is mounted.
     var mounted = false
+    lazy var userMappings = readMappings()
     /// Told of everything that containerd wants to hear; set once, by who publishes it. `again`: a predecessor may have told it already.
     var onEvent: ((_ event: TaskEvent, _ again: Bool) -> Void)?
+    private var heldExits: [TaskEvent] = []
 
     init(
         place: Place, loop: Loop, parking: Parking, stdoutWriter: Int32, stderrWriter: Int32,
@@ -60,7 +64,23 @@ final class Container {
     }
 
     /// The one place from which events go out, in the order in which things happen.
-    func publish(_ event: TaskEvent, again: Bool = false) { onEvent?(event, again) }
+    func publish(_ event: TaskEvent, again: Bool = false) {
+        // A process may end before the runtime that started it has: its start is told first all the same.
+        if case .exited(let execID, _, _, _) = event, isStarting(execID) {
+            heldExits.append(event)
+            return
+        }
+        onEvent?(event, again)
+    }
+
+    private func isStarting(_ execID: String) -> Bool { execID.isEmpty && operation?.kind == .start }
+
+    /// The start has come through or failed: what was held for it follows.
+    func tellHeldExits() {
+        let held = heldExits
+        heldExits = []
+        for event in held { onEvent?(event, false) }
+    }
 
     // MARK: processes
 
@@ -127,7 +147,11 @@ final class Container {
 
     func listPids(_ call: Call) {
         guard phase != .none && phase != .deleted else { return answer(call, .failure(notFound)) }
-        if phase == .stopped { return answer(call, .success(Messages.pids([]))) }
+        if phase == .stopped {
+            // A restarted containerd (1.7 and later) deletes a shim without any process as one that was never used, and its exit status with it.
+            let ended = place.start.publishAddress == nil ? [] : [(pid: pid, info: nil as AnyMessage?)]
+            return answer(call, .success(Messages.pids(ended)))
+        }
         var pids = (try? cgroup?.processes()) ?? []
         // Whatever the control group says, init is there: its pidfd tells.
         if !pids.contains(pid) { pids.insert(pid, at: 0) }
@@ -136,6 +160,19 @@ final class Container {
             (pid: pid, info: running.first { $0.pid == pid }.map { Messages.processDetails(execID: $0.execID) })
         }
         answer(call, .success(Messages.pids(entries)))
+    }
+
+    /// What the container uses now, as the kernel counts it.
+    func statistics(_ call: Call) {
+        guard phase != .none && phase != .deleted else { return answer(call, .failure(notFound)) }
+        guard let cgroup else {
+            return answer(call, .failure(Status(.failedPrecondition, "container \(place.id) has no control group of its own")))
+        }
+        do throws(SysError) {
+            answer(call, .success(Messages.stats(MetricsMessages.metrics(try cgroup.stats()))))
+        } catch {
+            answer(call, .failure(Status(error.code == ENOENT ? .notFound : .unknown, error.description)))
+        }
     }
 
     func kill(_ call: Call, execID: String, signal: UInt32, all: Bool) {
@@ -201,6 +238,7 @@ final class Container {
             if process.keeperDeadline <= time { keeperIsLate(process) }
             if process.retryDeadline <= time { retryRecord(process) }
             process.takeLate(time, into: &late)
+            if !process.deleters.isEmpty { deleteIfDrained(process) }
         }
         if operation != nil { operation?.takeLate(time, into: &late) }
         for index in queue.indices { queue[index].takeLate(time, into: &late) }
@@ -225,7 +263,8 @@ extension Container {
         case .sink: process.output.sinkReady()
         case .stdin: process.input.writable()
         case .terminal: process.output.terminalReady()
-        case .inputSource, .console, .listener, .signals, .connection, .publisher: break
+        case .console: (process.isFirst ? operation?.console : process.start?.console)?.take()
+        case .inputSource, .listener, .signals, .connection, .publisher: break
         }
     }
 }

@@ -77,15 +77,15 @@ extension Container {
     }
 
     /// Fields 4 and 52 of /proc/PID/stat (proc(5)), counted behind the name.
-    static func stat(_ pid: Int32) -> [ArraySlice<UInt8>]? {
+    static func statFields(_ pid: Int32) -> [ArraySlice<UInt8>]? {
         guard let stat = try? readFile("/proc/\(pid)/stat", limit: 4096), let end = stat.lastIndex(of: UInt8(ascii: ")")) else {
             return nil
         }
         return stat[(end + 1)...].split(whereSeparator: { $0 == 0x20 || $0 == 0x0a })
     }
 
-    private static func parent(of pid: Int32) -> Int32? {
-        stat(pid).flatMap { $0.count > 1 ? Int32(String(decoding: $0[1], as: UTF8.self)) : nil }
+    static func parent(of pid: Int32) -> Int32? {
+        statFields(pid).flatMap { $0.count > 1 ? Int32(String(decoding: $0[1], as: UTF8.self)) : nil }
     }
 
     private func record(_ process: Process, _ outcome: Outcome, _ source: ExitRecord.Source, boot: Int64? = nil, child: Bool) {
@@ -138,7 +138,8 @@ extension Container {
         }
         process.output.processEnded()
         process.input.processEnded()
-        if process.isFirst && operation?.awaitsExit == true { deleted() }
+        process.start = nil
+        if operation?.awaitsExit == true { deleteIfEnded() }
     }
 
     /// Reaps what has ended. While the runtime makes a process only the runtime is looked for: what it makes may be among the others, and
@@ -148,6 +149,13 @@ extension Container {
             var status: Int32 = 0
             if let child = operation?.child, child > 0, ctr_waitid(CTR_P_PID, child, &status, WNOHANG) == child {
                 _ = runtimeEnded(child, waitStatus: status)
+                continue
+            }
+            if let exec = execs.first(where: { exec in
+                guard let child = exec.start?.child, child > 0 else { return false }
+                return ctr_waitid(CTR_P_PID, child, &status, WNOHANG) == child
+            }) {
+                execStarted(exec, waitStatus: status)
                 continue
             }
             if makesProcess { return }
@@ -166,6 +174,6 @@ extension Container {
     /// Whether the runtime is making a process whose pid is not known yet.
     private var makesProcess: Bool {
         if let operation, operation.child > 0, case .create = operation.kind { return true }
-        return false
+        return startsUnderWay > 0
     }
 }

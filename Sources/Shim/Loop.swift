@@ -47,6 +47,13 @@ final class SharedDescriptor {
     private(set) var raw: Int32
     init(_ descriptor: consuming Descriptor) { raw = descriptor.release() }
 
+    /// Gives the number away; the caller closes it.
+    func release() -> Int32 {
+        let number = raw
+        raw = -1
+        return number
+    }
+
     func closeNow() {
         if raw >= 0 { close(raw) }
         raw = -1

@@ -125,7 +125,7 @@ final class Witness {
 
     /// Field 52 of the stat file. The pidfd is readable, so it speaks of the whole process.
     private func zombieStatus() -> Int32? {
-        guard let fields = Container.stat(process.pid), fields.count > 49, fields[0].elementsEqual("Z".utf8),
+        guard let fields = Container.statFields(process.pid), fields.count > 49, fields[0].elementsEqual("Z".utf8),
             UInt64(String(decoding: fields[19], as: UTF8.self)) == process.startTime
         else { return nil }
         return Int32(String(decoding: fields[49], as: UTF8.self))

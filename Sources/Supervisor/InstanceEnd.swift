@@ -35,6 +35,7 @@ extension Instance {
     func guardsGone() async {
         connection = nil
         keeperEnded = true
+        guardLosses += 1
         defer { newsOfLink() }
         guard let task = state.task, !task.row.phase.hasEnded else { return note { ($0.guards, $0.shimPID, $0.keeperPID) = (.none, 0, 0) } }
         if launching { return }
@@ -49,7 +50,8 @@ extension Instance {
                 }
             }
             await write([], .taskLost)
-            return watchInit()
+            watchInit()
+            return regainByItself()
         }
         await endedWithoutGuards()
     }
@@ -81,12 +83,20 @@ extension Instance {
     }
 
     /// Writes and announces the end.
-    func finish(_ exit: ExitRow) async {
+    func finish(_ told: ExitRow) async {
+        var exit = told
+        // The pidfd was open before the end: it may know what guards that came later do not.
+        if exit.code == nil, let status = initProcess?.exitStatus {
+            exit = ExitRow(code: exitCode(waitStatus: status), source: "pidfd", exited: told.exited)
+        }
         let changes: [Change] = state.row.phase == .creating ? [.setPhase(id: id, .created)] : []
         if state.row.phase == .creating { state.row.phase = .created }
         let lost = state.task?.guards == .lost
-        let moved = await move(to: exit.code == nil ? .unknown : .stopped, topic: .taskExit, changes: changes) { task in
-            task.row.exit = exit
+        let row = exit
+        let moved = await move(
+            to: row.code == nil ? .unknown : .stopped, topic: .taskExit, before: row.oomKilled ? [.taskOOM] : [], changes: changes
+        ) { task in
+            task.row.exit = row
             if lost { task.guards = .none }
         }
         guard moved else { return }

@@ -139,7 +139,8 @@ extension Instance {
         let shim = Shim(connection: connection, id: id)
         let found = fresh ? ShimInfo() : try await shim.info(timeout: Self.startDeadline)
         if found.taskPID == 0 {
-            do { _ = try await shim.create(bundle: bundle, mounts: mounts, streams: streams, timeout: Self.createDeadline) } catch let status as Status
+            do { _ = try await shim.create(bundle: bundle, mounts: mounts, streams: streams, timeout: Self.createDeadline) } catch let
+                status as Status
                 where status.code == .alreadyExists
             {}
         }

@@ -36,6 +36,9 @@ struct RequestChecks {
         if !config.cwd.isEmpty && !config.cwd.hasPrefix("/") {
             throw refuse("working directory \"\(config.cwd.shown)\" is not an absolute path")
         }
+        if config.terminalWidth > UInt16.max || config.terminalHeight > UInt16.max {
+            throw refuse("terminal size \(config.terminalWidth)x\(config.terminalHeight) is too large")
+        }
         try checkMounts()
         try checkLimits()
         if !["", "none", "host"].contains(config.network) { throw refuse("unknown network \"\(config.network.shown)\": none or host") }

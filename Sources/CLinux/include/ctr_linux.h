@@ -163,6 +163,8 @@ long ctr_splice(int from, int to, size_t length, unsigned flags);
 long ctr_sendfile(int to, int from, size_t length);
 int ctr_punch_hole(int fd, int64_t offset, int64_t length);
 int ctr_pipe_size(int pipe);
+/* Bytes that wait in a pipe, a FIFO or a socket (FIONREAD). */
+int ctr_unread(int pipe);
 /* A memfd that was made with MFD_ALLOW_SEALING grows and shrinks no more; whether that is so. */
 int ctr_seal_size(int memfd);
 int ctr_seals_size(int memfd);
