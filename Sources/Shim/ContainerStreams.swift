@@ -99,8 +99,8 @@ extension Container {
 
     /// The caller's FIFOs as a predecessor has parked them: what is in them is in no other.
     func adoptFIFOs(of process: Process, _ predecessor: ParkedProcess?) {
-        for (stream, letters) in [(LogStream.stdout, ["f", "F"] as [Character]), (.stderr, ["g", "G"])] {
-            guard let parked = letters.lazy.compactMap({ predecessor?.take($0) }).first,
+        for (stream, flowing, ended) in [(LogStream.stdout, Character("f"), Character("F")), (.stderr, "g", "G")] {
+            guard let parked = predecessor?.take(flowing) ?? predecessor?.take(ended),
                 let fifo = try? CallerFIFO(parked: parked, number: process.number, loop: loop)
             else { continue }
             keep(fifo, of: process, stream)
