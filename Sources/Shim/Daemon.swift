@@ -7,7 +7,7 @@ import TTRPC
 
 /// The shim itself: one thread, one epoll set, one container.
 final class Daemon {
-    static let version = "0.1.0"
+    static let version = Release.version
     static let taskServices = ["containerd.task.v2.Task", "containerd.task.v3.Task"]
     static let guardService = "ctr.shim.v1.Guard"
 
