@@ -40,6 +40,8 @@ final class Container {
     /// Whether this shim has a mount namespace of its own in which the root file system is mounted.
     var mounted = false
     lazy var userMappings = readMappings()
+    /// How the daemon becomes another program; set once.
+    var onUpgrade: UpgradeSteps?
     /// Told of everything that containerd wants to hear; set once, by who publishes it. `again`: a predecessor may have told it already.
     var onEvent: ((_ event: TaskEvent, _ again: Bool) -> Void)?
 
@@ -190,6 +192,7 @@ final class Container {
     var deadline: Int64 {
         var nearest = first.deadline
         for exec in execs { nearest = min(nearest, exec.deadline) }
+        if let operation { nearest = min(nearest, operation.limit) }
         for call in operation?.callers ?? [] { nearest = min(nearest, call.deadline) }
         for queued in queue { for call in queued.callers { nearest = min(nearest, call.deadline) } }
         return nearest
@@ -204,6 +207,7 @@ final class Container {
             process.takeLate(time, into: &late)
             if !process.deleters.isEmpty { deleteIfDrained(process) }
         }
+        if let operation, operation.limit <= time { upgradeIsLate() }
         if operation != nil { operation?.takeLate(time, into: &late) }
         for index in queue.indices { queue[index].takeLate(time, into: &late) }
         for call in late { answer(call, .failure(Status(.deadlineExceeded, "not done in time; it goes on"))) }

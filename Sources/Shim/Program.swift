@@ -19,6 +19,7 @@ public enum Program {
             case .info: break
             case .start: print(try StartHelper.run(arguments, program: words.first ?? "ctr-shim"), terminator: "")
             case .delete: try DeleteHelper.run(arguments)
+            case .checkState: print(try CheckState.run(), terminator: "")
             case .run: try Daemon(arguments).run()
             }
             return 0

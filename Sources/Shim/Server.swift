@@ -38,6 +38,8 @@ final class Server {
     }
 
     private let listener: Int32
+    /// Nothing is accepted and nothing read: the program is about to be changed.
+    private var paused = false
     private let loop: Loop
     private var connections: [Connection] = []
     private var nextSerial: UInt32 = 1
@@ -70,6 +72,60 @@ final class Server {
         connections.append(Connection(serial: serial, socket: socket))
     }
 
+    // MARK: becoming another program
+
+    func pause() {
+        paused = true
+        loop.remove(listener)
+        // Not merely without interest: a connection that is cut would be reported without end.
+        for connection in connections { loop.remove(connection.socket) }
+    }
+
+    func resume() {
+        paused = false
+        try? loop.add(listener, .readable, .listener)
+        for connection in connections { try? loop.add(connection.socket, interest(in: connection), .connection, number: connection.serial) }
+        receiveRest()
+    }
+
+    var connectionStates: [ShimState.Connection] {
+        connections.map { connection in
+            let rest = connection.decoder.rest
+            return ShimState.Connection(
+                descriptor: connection.socket, serial: connection.serial, lastStream: connection.lastStream, inbound: rest.bytes,
+                outbound: connection.outbound, skipped: UInt64(rest.skip))
+        }
+    }
+
+    /// The connections of the program that this process was before, and how many calls of each wait.
+    func restore(_ states: [ShimState.Connection], waits: [ShimState.Wait]) {
+        for state in states {
+            let connection = Connection(serial: state.serial, socket: state.descriptor)
+            connection.decoder = FrameDecoder(rest: state.inbound, skip: Int(clamping: state.skipped))
+            connection.outbound = state.outbound
+            connection.lastStream = state.lastStream
+            connection.calls = waits.reduce(0) { $0 + ($1.call.connection == state.serial ? 1 : 0) }
+            connection.awaitsRoom = !state.outbound.isEmpty
+            if (try? loop.add(state.descriptor, interest(in: connection), .connection, number: state.serial)) == nil { continue }
+            connections.append(connection)
+            nextSerial = max(nextSerial, state.serial &+ 1)
+        }
+    }
+
+    /// Handles whole frames that were read before and not looked at.
+    func receiveRest() {
+        for connection in connections { handleFrames(of: connection) }
+    }
+
+    private func interest(in connection: Connection) -> Epoll.Interest {
+        connection.awaitsRoom ? [.readable, .writable] : .readable
+    }
+
+    private func watch(_ connection: Connection) {
+        if paused { return }
+        loop.modify(connection.socket, interest(in: connection), .connection, number: connection.serial)
+    }
+
     private func find(_ serial: UInt32) -> Connection? {
         for connection in connections where connection.serial == serial { return connection }
         return nil
@@ -77,6 +133,7 @@ final class Server {
 
     func handle(_ serial: UInt32, _ events: Epoll.Interest) {
         guard let connection = find(serial) else { return }
+        if paused { return }
         if events.contains(.writable) { flush(connection) }
         if !events.isDisjoint(with: [.readable, .hangUp, .error]) { receive(connection) }
     }
@@ -88,7 +145,11 @@ final class Server {
             return got > 0 ? got : got == 0 ? 0 : Int(-errno)
         }
         if got == 0 || (got < 0 && got != -Int(EAGAIN) && got != -Int(EINTR)) { return drop(connection) }
-        while find(connection.serial) != nil, let event = connection.decoder.next() { handle(event, of: connection) }
+        handleFrames(of: connection)
+    }
+
+    private func handleFrames(of connection: Connection) {
+        while !paused, find(connection.serial) != nil, let event = connection.decoder.next() { handle(event, of: connection) }
         // Between frames the decoder keeps no buffer: a large request does not stay in memory after its answer.
         if !connection.decoder.isInsideFrame { connection.decoder = FrameDecoder() }
     }
@@ -146,7 +207,7 @@ final class Server {
         connection.outbound = rest == 0 ? [] : Array(connection.outbound.suffix(rest))
         if connection.awaitsRoom == (rest > 0) { return }
         connection.awaitsRoom = rest > 0
-        loop.modify(connection.socket, rest > 0 ? [.readable, .writable] : .readable, .connection, number: connection.serial)
+        watch(connection)
     }
 
     private func drop(_ connection: Connection) {
