@@ -10,8 +10,9 @@ public final class Server: Sendable {
     private let executor: Executor
     private let logger: Logger
 
-    public init(supervisor: Supervisor, executor: Executor, logger: Logger) {
-        methods = .all(supervisor)
+    /// `events`: the service that shims of others forward their events to, instead of the API.
+    public init(supervisor: Supervisor, executor: Executor, logger: Logger, events: Bool = false) {
+        methods = events ? .events(supervisor) : .all(supervisor)
         self.executor = executor
         self.logger = logger
     }

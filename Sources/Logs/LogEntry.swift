@@ -26,12 +26,17 @@ public struct LogEntry: Equatable, Sendable {
         public static let gap = Flags(rawValue: 2)
         /// The stream is closed and drained; length 0.
         public static let end = Flags(rawValue: 4)
+        /// The segments of the stream up to `segment` are removed, or about to be; `offset` counts the bytes of all that ever were, and
+        /// `length` the entries by which this index file is shorter than all that were written.
+        public static let removed = Flags(rawValue: 8)
     }
 
     /// Bytes of an entry in the file.
     public static let length = 40
     /// Name of the index in the log directory.
     public static let indexName = "index"
+    /// Name of an index that is to replace it.
+    static let newIndexName = "index.new"
     private static let magic: UInt32 = 0x4C52_5443
 
     public var stream: LogStream
@@ -96,8 +101,11 @@ public struct LogEntry: Equatable, Sendable {
         if overflow || segment == 0 { return nil }
     }
 
+    /// Whether it speaks of bytes in a segment.
+    public var hasBytes: Bool { flags.isDisjoint(with: [.gap, .end, .removed]) && length > 0 }
+
     /// Behind the entry's last byte in its segment; a gap takes no room there.
-    public var endOffset: UInt64 { flags.contains(.gap) ? offset : offset + UInt64(length) }
+    public var endOffset: UInt64 { hasBytes ? offset + UInt64(length) : offset }
 
     private static func checksum(_ buffer: UnsafeRawBufferPointer) -> UInt32 {
         guard let base = buffer.baseAddress else { return 0 }

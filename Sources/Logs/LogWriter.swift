@@ -4,9 +4,15 @@ import Linux
 
 /// Moves a container's output from its pipes into segments and keeps the index. Only the holder of the container's lock has one:
 /// a byte is either still in the pipe or in the segment, whatever is killed when, and each byte has at most one entry.
+///
+/// No disk holds up a container: what cannot be kept is dropped and counted, and the count is written as a gap once the disk works again.
 public struct LogWriter: ~Copyable {
     /// Bytes that one call of ``drain(_:from:)`` moves at most: a call beside a dirty disk stays short.
     public static let step = 256 << 10
+    /// What a pipe of a loud container may hold; the memory counts as the container's.
+    static let loudPipe = 256 << 10
+    /// How long a disk that failed is left alone, nanoseconds.
+    static let pause: Int64 = 100_000_000
 
     public enum Drained: Equatable, Sendable {
         /// So many bytes have left the pipe.
@@ -17,7 +23,7 @@ public struct LogWriter: ~Copyable {
         case ended
     }
 
-    private struct Stream {
+    struct Stream {
         /// The current segment, while one is open.
         var file: SegmentFile?
         var segment: UInt32 = 1
@@ -28,52 +34,50 @@ public struct LogWriter: ~Copyable {
         /// Dropped bytes that the index does not speak of yet, and where in the segment they are missing.
         var dropped: UInt64 = 0
         var droppedAt: UInt64 = 0
+        /// The last segment that rotation removed, the bytes of all that it did, and what the index says of that.
+        var removed: UInt32 = 0
+        var removedBytes: UInt64 = 0
+        var removedWritten: UInt32 = 0
         var ended = false
         var endWritten = false
+        /// Its pipe was given more room.
+        var isLoud = false
     }
 
-    private let directory: Descriptor
-    private let index: Descriptor
+    let directory: Descriptor
+    /// nil as long as the disk gives none: everything is dropped until then.
+    var index: SegmentFile?
     private let segmentBytes: UInt64
-    private var stdout = Stream()
-    private var stderr = Stream()
-    /// Bytes of the index: the position that readers wait on.
-    public private(set) var indexSize: UInt64 = 0
+    private let segmentCount: UInt32
+    var stdout = Stream()
+    var stderr = Stream()
+    /// Bytes of the index file, and by how much it is shorter than all that was ever written to it.
+    var indexLength: UInt64 = 0
+    var indexShorter: UInt64 = 0
+    /// When an index that could not be opened is tried again (CLOCK_MONOTONIC, nanoseconds).
+    private var nextTry: Int64 = 0
+
+    /// Bytes of all entries ever written, those that compaction dropped included: the position that readers wait on. It never shrinks.
+    public var indexSize: UInt64 { indexShorter + indexLength }
 
     /// Opens or begins the log in `directory` and puts right what a killed predecessor left: a torn index tail is cut, bytes without an
-    /// entry get a `recovered` one. `segmentBytes`: past this size a segment is followed by the next.
-    public init(directory: consuming Descriptor, segmentBytes: UInt64) throws(SysError) {
-        let index = try Linux.open(LogEntry.indexName, O_RDWR | O_CREAT | O_NOFOLLOW, mode: 0o600, at: directory.raw)
-        var out = Stream()
-        var err = Stream()
-        var known = try forEachEntry(in: index.raw, from: 0) { entry in
-            switch entry.stream {
-            case .stdout: Self.account(entry, to: &out)
-            case .stderr: Self.account(entry, to: &err)
-            }
-            return true
-        }
-        let length = try checkErrno("measure log index", "", lseek(index.raw, 0, SEEK_END))
-        if UInt64(length) > known {
-            try checkErrno("cut log index", "", ftruncate(index.raw, off_t(clamping: known)))
-        }
-        try Self.recover(.stdout, &out, in: directory.raw, index: index.raw, &known)
-        try Self.recover(.stderr, &err, in: directory.raw, index: index.raw, &known)
+    /// entry get a `recovered` one, segments that were about to be removed are. `segmentBytes`: at this size a segment is followed by the
+    /// next. `segmentCount`: so many segments of a stream are kept, 0 for all.
+    /// - Throws: what waiting does not cure. A disk that is full, read-only or broken is no error: output is dropped and counted until it
+    ///   works.
+    public init(directory: consuming Descriptor, segmentBytes: UInt64, segmentCount: UInt32 = 0) throws(SysError) {
         self.directory = directory
-        self.index = index
         self.segmentBytes = max(segmentBytes, 1)
-        stdout = out
-        stderr = err
-        indexSize = known
+        self.segmentCount = segmentCount
+        do throws(SysError) { try load() } catch {
+            if !Self.mayPass(error.code) { throw error }
+            nextTry = now(CLOCK_MONOTONIC) + Self.pause
+        }
     }
 
-    private static func account(_ entry: LogEntry, to stream: inout Stream) {
-        if entry.flags.contains(.end) {
-            stream.ended = true
-            stream.endWritten = true
-        }
-        stream.segment = entry.segment
-        stream.indexed = entry.endOffset
+    /// Whether a disk that gave this error may work later.
+    private static func mayPass(_ code: Int32) -> Bool {
+        [ENOSPC, EDQUOT, EROFS, EIO, EFBIG, ENOMEM, ENFILE, EMFILE, EAGAIN, EPERM, EACCES].contains(code)
     }
 
     private func state(_ stream: LogStream) -> Stream { stream == .stdout ? stdout : stderr }
@@ -85,118 +89,181 @@ public struct LogWriter: ~Copyable {
         }
     }
 
-    /// Adds an entry for what each segment holds beyond the index, from the last segment that the index knows to the last that exists.
-    private static func recover(
-        _ stream: LogStream, _ state: inout Stream, in directory: Int32, index: Int32, _ indexSize: inout UInt64
-    ) throws(SysError) {
-        if state.ended { return }
-        while true {
-            let opened = ctr_openat(directory, stream.segmentName(state.segment), O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0)
-            if opened == -ENOENT { break }
-            let file = SegmentFile(owning: try check("open log segment", stream.segmentName(state.segment), opened))
-            state.size = UInt64(try checkErrno("measure log segment", "", lseek(file.raw, 0, SEEK_END)))
-            state.file = file
-            while state.indexed < state.size {
-                let length = UInt32(min(state.size - state.indexed, UInt64(UInt32.max)))
-                let entry = LogEntry(
-                    stream: stream, flags: .recovered, segment: state.segment, length: length, offset: state.indexed)
-                try append(entry, to: index, at: &indexSize)
-                state.indexed += UInt64(length)
-            }
-            // A segment shorter than its entries cannot take bytes at their offset any more.
-            let next = ctr_openat(directory, stream.segmentName(state.segment + 1), CTR_O_PATH | O_NOFOLLOW | O_CLOEXEC, 0)
-            if next >= 0 { close(next) } else if state.size >= state.indexed { break }
-            state.file = nil
-            state.segment += 1
-            state.size = 0
-            state.indexed = 0
-        }
-    }
-
     /// Whether both streams are closed and drained: the index grows no more.
     public var ended: Bool { stdout.ended && stderr.ended }
 
     /// Whether `stream` is closed and drained.
     public func hasEnded(_ stream: LogStream) -> Bool { stream == .stdout ? stdout.ended : stderr.ended }
 
-    /// Moves at most ``step`` bytes from `pipe` to the segment of `stream` and writes their entry. Never waits for the pipe. When the disk
+    // MARK: output
+
+    /// Moves at most `limit` bytes from `pipe` to the segment of `stream` and writes their entry. Never waits for the pipe. When the disk
     /// takes nothing the bytes are dropped and counted, so that the container goes on; the count is written once the disk works again.
-    public mutating func drain(_ stream: LogStream, from pipe: Int32) -> Drained {
+    public mutating func drain(_ stream: LogStream, from pipe: Int32, limit: Int = step) -> Drained {
+        if hasEnded(stream) { return .ended }
+        reopen()
         var state = state(stream)
-        if state.ended { return .ended }
-        rotateIfFull(stream, &state)
-        if state.file == nil { state.file = openSegment(stream, state.segment) }
-        var moved = -Int(ENOSPC)
-        if let file = state.file {
-            var offset = Int64(clamping: state.size)
-            moved = ctr_splice_to_offset(pipe, file.raw, &offset, Self.step, UInt32(spliceFlags))
+        var total = 0
+        var result = Drained.empty
+        // Several small pieces, as they come, get one entry.
+        while total < limit {
+            let moved = move(stream, from: pipe, limit: limit - total, &state)
+            if case .moved(let count) = moved {
+                total += count
+                if count >= 64 << 10 && !state.isLoud { Self.widen(pipe, &state) }
+                continue
+            }
+            result = moved
+            break
         }
-        let result: Drained
+        flush(stream, &state, quiet: result == .empty)
+        update(stream, state)
+        return total > 0 ? .moved(total) : result
+    }
+
+    /// One piece from the pipe into the segment, or past it.
+    private mutating func move(_ stream: LogStream, from pipe: Int32, limit: Int, _ state: inout Stream) -> Drained {
+        guard index != nil else { return Self.drop(from: pipe, limit: limit, &state) }
+        if state.size >= segmentBytes && Self.holdsBytes(pipe) {
+            flush(stream, &state, quiet: false)
+            rotate(stream, &state)
+        }
+        if state.file == nil { state.file = openSegment(stream, state.segment) }
+        guard let file = state.file else { return Self.drop(from: pipe, limit: limit, &state) }
+        // A full segment that finds no successor grows.
+        let room = state.size < segmentBytes ? Int(clamping: segmentBytes - state.size) : limit
+        var offset = Int64(clamping: state.size)
+        let moved = ctr_splice_to_offset(pipe, file.raw, &offset, min(limit, room), UInt32(spliceFlags))
         switch moved {
         case 1...:
             state.size += UInt64(moved)
-            result = .moved(moved)
-        case 0: result = .ended
-        case -Int(EAGAIN), -Int(EINTR): result = .empty
-        default: result = Self.drop(from: pipe, &state)
-        }
-        flush(stream, &state)
-        update(stream, state)
-        return result
-    }
-
-    /// Marks `stream` as closed and drained. Idempotent; the entry is tried again by ``retry()`` when the disk is full.
-    public mutating func end(_ stream: LogStream) {
-        var state = state(stream)
-        state.ended = true
-        flush(stream, &state)
-        if state.endWritten { state.file = nil }
-        update(stream, state)
-    }
-
-    /// Writes entries that a full disk had kept out of the index, if there are any.
-    public mutating func retry() {
-        for stream in LogStream.allCases {
-            let state = state(stream)
-            if state.ended && !state.endWritten { end(stream) }
+            return .moved(moved)
+        case 0: return .ended
+        case -Int(EAGAIN), -Int(EINTR): return .empty
+        default: return Self.drop(from: pipe, limit: limit, &state)
         }
     }
 
-    private func openSegment(_ stream: LogStream, _ number: UInt32) -> SegmentFile? {
-        let opened = ctr_openat(directory.raw, stream.segmentName(number), O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0o600)
-        return opened < 0 ? nil : SegmentFile(owning: opened)
+    private static func holdsBytes(_ pipe: Int32) -> Bool {
+        var waiting = pollfd(fd: pipe, events: Int16(POLLIN), revents: 0)
+        return poll(&waiting, 1, 0) > 0 && waiting.revents & Int16(POLLIN) != 0
     }
 
-    /// The next segment is begun once the index knows all of the full one; a disk that gives no new file lets the old one grow.
-    private func rotateIfFull(_ stream: LogStream, _ state: inout Stream) {
-        guard state.size >= segmentBytes, state.indexed == state.size, state.dropped == 0 else { return }
-        guard let next = openSegment(stream, state.segment + 1) else { return }
-        state.file = next
-        state.segment += 1
-        state.size = 0
-        state.indexed = 0
-    }
-
-    private static func drop(from pipe: Int32, _ state: inout Stream) -> Drained {
+    private static func drop(from pipe: Int32, limit: Int, _ state: inout Stream) -> Drained {
         // Asked first, because read(2) would wait: the pipe's open file description is shared with the keeper and stays blocking.
         var waiting = pollfd(fd: pipe, events: Int16(POLLIN), revents: 0)
         if poll(&waiting, 1, 0) <= 0 { return .empty }
         let got = withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 8) { buffer in
-            read(pipe, buffer.baseAddress, buffer.count)
+            read(pipe, buffer.baseAddress, min(buffer.count, limit))
         }
         if got == 0 { return .ended }
         if got < 0 { return .empty }
+        // Bytes behind an earlier gap that the index could not take yet count as its place: what follows is in order all the same.
         if state.dropped == 0 { state.droppedAt = state.size }
         state.dropped += UInt64(got)
         return .moved(got)
     }
 
+    /// A container that fills its pipe gets a larger one: it waits less often. A pipe that cannot be changed stays as it is.
+    private static func widen(_ pipe: Int32, _ state: inout Stream) {
+        state.isLoud = true
+        if ctr_fcntl_int(pipe, getPipeSize, 0) < loudPipe { _ = ctr_fcntl_int(pipe, setPipeSize, Int32(loudPipe)) }
+    }
+
+    /// Marks `stream` as closed and drained. Idempotent; the entry is tried again by ``retry()`` when the disk is full.
+    public mutating func end(_ stream: LogStream) {
+        reopen()
+        var state = state(stream)
+        state.ended = true
+        flush(stream, &state, quiet: true)
+        if state.endWritten { state.file = nil }
+        update(stream, state)
+    }
+
+    /// Says that of `stream` something may be missing here and that nobody knows how much. Nothing on a stream that has ended.
+    public mutating func gap(_ stream: LogStream) throws(SysError) {
+        var state = state(stream)
+        if state.ended { return }
+        try appendBytes(stream, &state, upTo: state.size)
+        try append(LogEntry(stream: stream, flags: .gap, segment: state.segment, length: 0, offset: state.size))
+        update(stream, state)
+    }
+
+    /// Writes entries that a full disk had kept out of the index, if there are any.
+    public mutating func retry() {
+        reopen()
+        for stream in LogStream.allCases {
+            var state = state(stream)
+            if state.ended {
+                if !state.endWritten { end(stream) }
+            } else if state.dropped > 0 || state.removed > state.removedWritten {
+                flush(stream, &state, quiet: true)
+                update(stream, state)
+            }
+        }
+    }
+
+    /// Tries again to open an index that the disk had not given.
+    private mutating func reopen() {
+        guard index == nil else { return }
+        let time = now(CLOCK_MONOTONIC)
+        if time < nextTry { return }
+        nextTry = time + Self.pause
+        do throws(SysError) { try load() } catch {}
+    }
+
+    // MARK: segments
+
+    private func openSegment(_ stream: LogStream, _ number: UInt32, new: Bool = false) -> SegmentFile? {
+        let flags = O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC | (new ? O_EXCL : 0)
+        let opened = ctr_openat(directory.raw, stream.segmentName(number), flags, 0o600)
+        return opened < 0 ? nil : SegmentFile(owning: opened)
+    }
+
+    /// The next segment is begun once the index knows all of the full one; a disk that gives no new file lets the old one grow.
+    private mutating func rotate(_ stream: LogStream, _ state: inout Stream) {
+        guard state.indexed == state.size, state.dropped == 0 else { return }
+        guard let next = openSegment(stream, state.segment + 1, new: true) else { return }
+        state.file = next
+        state.segment += 1
+        state.size = 0
+        state.indexed = 0
+        if segmentCount > 0 && state.segment > segmentCount { remove(stream, &state, upTo: state.segment - segmentCount) }
+    }
+
+    /// Removes the oldest segments: first the index says so, then they go. What a crash leaves is removed by ``load()``.
+    private mutating func remove(_ stream: LogStream, _ state: inout Stream, upTo last: UInt32) {
+        if last <= state.removed { return }
+        let first = state.removed + 1
+        for number in first...last {
+            var status = stat()
+            if fstatat(directory.raw, stream.segmentName(number), &status, AT_SYMLINK_NOFOLLOW) == 0 {
+                state.removedBytes += UInt64(clamping: status.st_size)
+            }
+        }
+        state.removed = last
+        // An index that a full disk does not let grow may again once the segments are gone.
+        flush(stream, &state, quiet: false)
+        for number in first...last { unlinkat(directory.raw, stream.segmentName(number), 0) }
+        flush(stream, &state, quiet: false)
+        let other = stream == .stdout ? stderr : stdout
+        let removed = stream == .stdout ? (state, other) : (other, state)
+        compact(stdout: removed.0, stderr: removed.1)
+    }
+
+    // MARK: index
+
     /// Brings the index up to the segment, in order: bytes before a gap, the gap, bytes behind it, the end. What fails is kept for later.
-    private mutating func flush(_ stream: LogStream, _ state: inout Stream) {
+    private mutating func flush(_ stream: LogStream, _ state: inout Stream, quiet: Bool) {
+        guard index != nil else { return }
         do throws(SysError) {
+            if state.removed > state.removedWritten {
+                try append(removal(of: stream, state))
+                state.removedWritten = state.removed
+            }
             if state.dropped > 0 {
-                // While bytes are still being dropped the gap is not over, except at the end of the stream.
-                guard state.size > state.droppedAt || state.ended else { return }
+                // While bytes are still being dropped the gap is not over.
+                guard state.size > state.droppedAt || state.ended || quiet else { return }
                 try appendBytes(stream, &state, upTo: state.droppedAt)
                 while state.dropped > 0 {
                     let length = UInt32(min(state.dropped, UInt64(UInt32.max)))
@@ -213,6 +280,12 @@ public struct LogWriter: ~Copyable {
         } catch {}
     }
 
+    func removal(of stream: LogStream, _ state: Stream, shorter: UInt64? = nil) -> LogEntry {
+        LogEntry(
+            stream: stream, flags: .removed, segment: state.removed,
+            length: UInt32(clamping: (shorter ?? indexShorter) / UInt64(LogEntry.length)), offset: state.removedBytes)
+    }
+
     private mutating func appendBytes(_ stream: LogStream, _ state: inout Stream, upTo end: UInt64) throws(SysError) {
         while state.indexed < end {
             let length = UInt32(min(end - state.indexed, UInt64(UInt32.max)))
@@ -222,19 +295,23 @@ public struct LogWriter: ~Copyable {
     }
 
     private mutating func append(_ entry: LogEntry) throws(SysError) {
-        try Self.append(entry, to: index.raw, at: &indexSize)
+        guard let index else { return }
+        try Self.append(entry, to: index.raw, at: &indexLength)
     }
 
     /// At an explicit offset: what a short write left is written over by the next try.
-    private static func append(_ entry: LogEntry, to index: Int32, at indexSize: inout UInt64) throws(SysError) {
+    static func append(_ entry: LogEntry, to index: Int32, at length: inout UInt64) throws(SysError) {
         let written = withUnsafeTemporaryAllocation(byteCount: LogEntry.length, alignment: 8) { buffer in
             entry.encode(to: buffer)
-            return pwrite(index, buffer.baseAddress, buffer.count, off_t(clamping: indexSize))
+            return pwrite(index, buffer.baseAddress, buffer.count, off_t(clamping: length))
         }
         if written != LogEntry.length { throw SysError("write log index", "", code: written < 0 ? errno : ENOSPC) }
-        indexSize += UInt64(LogEntry.length)
+        length += UInt64(LogEntry.length)
     }
 }
 
-/// SPLICE_F_MOVE | SPLICE_F_NONBLOCK of splice(2), which the C library's header shows only with _GNU_SOURCE.
+/// SPLICE_F_MOVE | SPLICE_F_NONBLOCK of splice(2), F_GETPIPE_SZ and F_SETPIPE_SZ of fcntl(2), which the C library's headers show only
+/// with _GNU_SOURCE.
 private let spliceFlags = 0x01 | 0x02
+private let getPipeSize: Int32 = 1032
+private let setPipeSize: Int32 = 1031

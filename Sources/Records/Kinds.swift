@@ -74,6 +74,8 @@ public struct StartRecord: TypedRecord {
     /// Flags that `RUNTIME` gets before its command, and those that `create` gets, separated by spaces.
     public var runtimeFlags = ""
     public var createFlags = ""
+    /// So many log segments of a stream are kept; 0: all, and not written.
+    public var segmentCount: UInt32 = 0
 
     public init(
         runtime: String, runtimeRoot: String, rootfsMode: RootfsMode, socket: String, incarnationDirectory: String,
@@ -99,6 +101,7 @@ public struct StartRecord: TypedRecord {
         socket = try fields.text("socket")
         incarnationDirectory = try fields.text("incarnation_dir")
         segmentBytes = try fields.optionalNumber("segment_bytes") ?? Self.defaultSegmentBytes
+        segmentCount = try fields.optionalNumber("segment_count") ?? 0
         keeper = fields.optionalText("keeper")
         exitSources = fields.optionalText("exit_sources")
         publishAddress = fields.optionalText("publish_address")
@@ -113,6 +116,7 @@ public struct StartRecord: TypedRecord {
         record.set("socket", socket)
         record.set("incarnation_dir", incarnationDirectory)
         if segmentBytes != Self.defaultSegmentBytes { record.set("segment_bytes", segmentBytes) }
+        if segmentCount != 0 { record.set("segment_count", segmentCount) }
         if let keeper { record.set("keeper", keeper) }
         if let exitSources { record.set("exit_sources", exitSources) }
         if let publishAddress { record.set("publish_address", publishAddress) }

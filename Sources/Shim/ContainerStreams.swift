@@ -33,8 +33,8 @@ extension Container {
                 let attached = stdout == .log(attached: true) || stderr == .log(attached: true)
                 if let open = process.output.log { log = open } else { log = try makeLog(of: process, attached: attached) }
             }
-            var out = try sink(stdout, log, process)
-            let err = try sink(stderr, log, process)
+            var out = try sink(stdout, log, process, .stdout)
+            let err = try sink(stderr, log, process, .stderr)
             // A terminal that nobody reads would hold up its process.
             if process.names.terminal && out == nil { out = try NothingSink() }
             // What only one of the two streams is written to is over once that one is.
@@ -50,14 +50,27 @@ extension Container {
     }
 
     private func makeLog(of process: Process, attached: Bool) throws(SysError) -> LogSink {
-        try LogSink(in: process.exitDirectory, segmentBytes: place.start.segmentBytes)
+        try LogSink(in: process.exitDirectory, segmentBytes: place.start.segmentBytes, segmentCount: place.start.segmentCount)
     }
 
-    private func sink(_ place: StreamPlace, _ log: LogSink?, _ process: Process) throws(SysError) -> (any Sink)? {
+    private func sink(_ place: StreamPlace, _ log: LogSink?, _ process: Process, _ stream: LogStream) throws(SysError) -> (any Sink)? {
         switch place {
-        case .log: log
-        case .nothing, .spool, .fifo, .file, .logger: nil
+        case .log: return log
+        case .fifo(let path):
+            if let fifo = try fifo(path, of: process, stream) { return fifo }
+            return try FileSink(path)
+        case .file(let path): return try FileSink(path)
+        case .nothing, .spool, .logger: return nil
         }
+    }
+
+    private func fifo(_ path: String, of process: Process, _ stream: LogStream) throws(SysError) -> (any Sink)? {
+        if let known = stream == .stdout ? process.stdoutFIFO : process.stderrFIFO { return known }
+        guard let fifo = try CallerFIFO(path, parked: nil, number: process.number, loop: loop) else { return nil }
+        fifo.onRoom = { [unowned process] in process.output.sinkHasRoom() }
+        fifo.onChange = { [unowned self, unowned process] in self.unpark(process) }
+        if stream == .stdout { process.stdoutFIFO = fifo } else { process.stderrFIFO = fifo }
+        return fifo
     }
 
     /// Create names the streams of the first process, which until now went to the log.
@@ -67,8 +80,9 @@ extension Container {
         _ = try StreamPlace.input(names.stdin)
         first.names = names
         if names.terminal || !usual.contains(stdout) || !usual.contains(stderr) {
-            stdoutReader = first.output.disconnect(.stdout)
-            stderrReader = first.output.disconnect(.stderr)
+            // Under containerd nothing was connected before its names were known.
+            if stdoutReader < 0 { stdoutReader = first.output.disconnect(.stdout) }
+            if stderrReader < 0 { stderrReader = first.output.disconnect(.stderr) }
         }
         try connectFirst()
     }
@@ -169,6 +183,9 @@ extension Container {
         files.add("m", process.output.master?.raw)
         files.add("i", process.input.pipe?.raw)
         files.add("s", process.input.spool?.raw)
+        // Held in another way once the stream has ended: another letter.
+        if let fifo = process.stdoutFIFO { files.add(fifo.hasEnded ? "F" : "f", fifo.file?.raw) }
+        if let fifo = process.stderrFIFO { files.add(fifo.hasEnded ? "G" : "g", fifo.file?.raw) }
         return files
     }
 
@@ -190,6 +207,18 @@ extension Container {
         parkAgain()
     }
 
+    /// Something that is no stream and no mount of the container, but lives as long. Whether there was room for it.
+    func park(guest name: String, _ file: Int32) -> Bool {
+        if (try? parking.park(name, [file])) == nil { return false }
+        parked += 1
+        return true
+    }
+
+    /// After the whole queue was taken out: the guests go on living.
+    func parkGuests() {
+        for guest in guests() { _ = park(guest: guest.name, guest.file) }
+    }
+
     /// The living messages once more behind the rest, then the rest out of the queue: each is in it at every moment. Where the queue takes
     /// no more the old messages stay.
     func parkAgain() {
@@ -197,6 +226,10 @@ extension Container {
         do throws(SysError) {
             if let rootfs {
                 try parking.park(ParkedName(.rootfs, letters: "").text, [rootfs.raw])
+                parked += 1
+            }
+            for guest in guests() {
+                try parking.park(guest.name, [guest.file])
                 parked += 1
             }
             for process in [first] + execs {

@@ -21,7 +21,12 @@ final class Daemon {
     let container: Container
     private let place: Place
     private let signals: Int32
-    private var finished = false
+    /// Calls of Upgrade to which this program is the answer.
+    private var upgraded: [Call] = []
+    private var publisher: Publisher?
+    /// Shutdown was answered; what containerd was not told yet is still told, until then (CLOCK_MONOTONIC, nanoseconds).
+    private var leaving = Int64.max
+    static let leaveTime: Int64 = 3_000_000_000
 
     /// Becomes what the keeper's contract wants of it and takes over what it finds.
     init(_ arguments: Arguments) throws(ShimError) {
@@ -53,11 +58,30 @@ final class Daemon {
             state: { [unowned self] in self.state().encoded() },
             become: { [unowned self] program in self.become(program) })
         container.mounted = before?.mounted ?? false
+        upgraded = before?.waits.filter { $0.method == "Upgrade" }.map { $0.call } ?? []
+        if let address = place.start.publishAddress {
+            let made = try shimErrors { () throws(SysError) in try Publisher(address: address, place: place, loop: loop) }
+            publisher = made
+            container.onEvent = { event, again in made.publish(event, again: again) }
+            try shimErrors { () throws(SysError) in try outlive() }
+        }
+        if let before { server.restore(before.connections, waits: before.waits) }
         try container.takeOver()
+        server.carryOnCalls()
         guard let before else { return }
-        server.restore(before.connections, waits: before.waits)
         container.resume(before)
         server.receiveRest()
+    }
+
+    /// Under containerd connections and calls go on when a shim is killed.
+    private func outlive() throws(SysError) {
+        let survivors = try Survivors(directory: place.bundleDirectory, parking: container.parking)
+        survivors.onPark = { [container] name, socket in container.park(guest: name, socket) }
+        survivors.onUnpark = { [container] in container.parkAgain() }
+        survivors.onRepeated = { [container] method, execID, failure in container.outcome(ofRepeated: method, execID, failure) }
+        container.guests = { [unowned survivors] in survivors.sockets.map { (name: Survivors.name($0.serial), file: $0.socket) } }
+        server.survivors = survivors
+        server.adoptSurvivors()
     }
 
     /// `number` when it is open, else -1.
@@ -86,24 +110,29 @@ final class Daemon {
     func run() throws(ShimError) {
         // After something happened the memory that it took is given back, once it has been quiet for a moment.
         var tidyAt = now(CLOCK_MONOTONIC) + Self.quietTime
-        while !finished {
-            let deadline = min(container.deadline, tidyAt)
+        while leaving > now(CLOCK_MONOTONIC) && (leaving == .max || publisher?.isIdle == false) {
+            let deadline = min(container.deadline, publisher?.deadline ?? .max, tidyAt, leaving)
             var happened = false
             try shimErrors { () throws(SysError) in
                 try loop.wait(until: deadline) { source, number, events in
                     happened = true
                     switch source {
-                    case .listener: server.accept()
+                    case .listener:
+                        server.accept()
+                        publisher?.clientCame()
                     case .connection: server.handle(number, events)
                     case .signals: signalled()
-                    case .publisher: break
+                    case .publisher: publisher?.handle(events)
                     default: if let process = container.find(number: number) { container.ready(process, source) }
                     }
                 }
             }
             if deadline == .max && !happened { continue }
             let time = now(CLOCK_MONOTONIC)
-            if deadline <= time { container.expire(at: time) }
+            if deadline <= time {
+                container.expire(at: time)
+                publisher?.expire(at: time)
+            }
             if happened {
                 tidyAt = time + Self.quietTime
             } else if tidyAt <= time {
@@ -146,7 +175,12 @@ final class Daemon {
             let (execID, indexSize) = try Messages.waitLog(request.payload)
             guard let process = container.find(execID) else { throw container.noExec(execID) }
             process.output.wait(call, indexSize: indexSize)
-        case "Upgrade": container.perform(.upgrade(try Container.upgradeProgram(Messages.upgrade(request.payload))), for: call)
+        case "Upgrade":
+            // A call that is carried on has done what it asked for.
+            if upgraded.contains(where: { $0.connection == call.connection && $0.stream == call.stream }) {
+                return server.answer(call, .success(Messages.upgraded(version: Self.version)))
+            }
+            container.perform(.upgrade(try Container.upgradeProgram(Messages.upgrade(request.payload))), for: call)
         case "Processes": container.listExecs(call)
         case "WriteInput":
             let (execID, write) = try Messages.writeInput(request.payload)
@@ -197,13 +231,20 @@ final class Daemon {
             let (target, signal, all) = try Messages.kill(payload)
             container.kill(call, execID: try expect(target), signal: signal, all: all)
         case "Wait": container.wait(call, execID: try expect(Messages.wait(payload)))
+        case "Stats":
+            try expect(Messages.idOnly(payload))
+            container.statistics(call)
         case "Connect":
             server.answer(call, .success(Messages.connected(shim: getpid(), task: container.pid)))
         case "Shutdown":
             let (_, immediately) = try Messages.shutdown(payload)
             // A shim that still has a container stays, as every shim does.
-            finished = container.isDisposable(immediately: immediately)
+            let disposable = container.isDisposable(immediately: immediately)
             server.answer(call, .success([]))
+            if !disposable { return }
+            // Nobody is to come any more.
+            unlink(place.start.socket)
+            leaving = publisher?.isIdle == false ? now(CLOCK_MONOTONIC) + Self.leaveTime : 0
         default: throw Status(.unimplemented, "method \(request.method)")
         }
     }
@@ -261,10 +302,14 @@ extension Daemon {
     }
 
     private func state() -> ShimState {
-        ShimState(
-            version: Self.version, upgrades: place.upgrades + 1, restarts: place.restarts, lock: place.lock,
-            connections: server.connectionStates,
-            waits: container.waitsOfAll, reads: container.readsOfAll, mounted: container.mounted)
+        let connections = server.connectionStates
+        // What outlives every shim is carried on from the journal, but for the upgrade itself.
+        let waits = container.waitsOfAll.filter { wait in
+            wait.method == "Upgrade" || connections.contains { $0.serial == wait.call.connection }
+        }
+        return ShimState(
+            version: Self.version, upgrades: place.upgrades + 1, restarts: place.restarts, lock: place.lock, connections: connections,
+            waits: waits, reads: container.readsOfAll, mounted: container.mounted)
     }
 
     /// Returns errno when the program cannot be executed; then everything is as it was.

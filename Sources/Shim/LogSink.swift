@@ -8,10 +8,11 @@ class LogSink: Sink {
     private var writer: LogWriter
 
     /// Opens or goes on with the log in `directory`/log.
-    init(in directory: Int32, segmentBytes: UInt64) throws(SysError) {
+    init(in directory: Int32, segmentBytes: UInt64, segmentCount: UInt32 = 0) throws(SysError) {
         try makeDirectory("log", mode: 0o700, at: directory)
         writer = try LogWriter(
-            directory: Linux.open("log", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, at: directory), segmentBytes: segmentBytes)
+            directory: Linux.open("log", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, at: directory), segmentBytes: segmentBytes,
+            segmentCount: segmentCount)
     }
 
     var indexSize: UInt64 { writer.indexSize }

@@ -160,8 +160,9 @@ extension Container {
                     reader = end
                     try first.input.connect(pipe: pipe.writer)
                 }
-                try park(first)
             }
+            // What the keeper knows nothing of outlives this shim from here on: standard input, the caller's FIFOs.
+            try park(first)
             switch place.start.rootfsMode {
             case .detached: descriptors.append(try makeRootfs(mounts).raw)
             case .mounted: if !mounts.isEmpty { try mount(try makeRootfs(mounts)) }
@@ -269,6 +270,7 @@ extension Container {
             record.started = nil
             if (try? record.write(in: place.bundleDirectory)) != nil { first.record = record }
         }
+        tellHeldExits()
         finish(.failure(failure))
     }
 
@@ -340,6 +342,7 @@ extension Container {
     private func started() {
         if phase == .created { phase = .running }
         publish(.started(pid: pid))
+        tellHeldExits()
         finish(.success(Messages.started(pid: pid)))
     }
 
@@ -386,6 +389,7 @@ extension Container {
         let messages = (try? parking.drain()) ?? []
         parked = 0
         for process in [first] + execs { process.parked = "" }
+        parkGuests()
         if mounted && rootfs != nil { _ = ctr_umount2(place.bundle + "/rootfs", 2) }
         guard let rootfs else {
             for file in messages { close(file) }

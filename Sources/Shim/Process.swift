@@ -29,10 +29,15 @@ final class Process {
     var names = StreamNames()
     let output: Output
     let input: Input
+    /// FIFOs of the caller's that its output flows into.
+    var stdoutFIFO: CallerFIFO?
+    var stderrFIFO: CallerFIFO?
 
     /// Who it is; nil until it runs.
     var record: PidRecord?
     var pidfd: SharedDescriptor?
+    /// What tells how it ended when this shim is not its parent.
+    var witness: Witness?
     var exit: ExitRecord?
     var waits: [Call] = []
 

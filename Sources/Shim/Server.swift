@@ -28,6 +28,16 @@ final class Server {
         var calls = 0
         /// Whether the loop reports when the socket takes more.
         var awaitsRoom = false
+        /// Whether it outlives the shim: then requests are taken from the socket as a whole, or not at all.
+        var survives = false
+        /// Up to this stream a predecessor has taken requests; one that is still in the socket was taken all the same.
+        var takenBefore: UInt32 = 0
+
+        /// What stays in the socket is reported once, not again and again.
+        var interest: Epoll.Interest {
+            let reading: Epoll.Interest = survives ? [.readable, .edge] : .readable
+            return awaitsRoom ? reading.union(.writable) : reading
+        }
 
         init(serial: UInt32, socket: Int32) {
             self.serial = serial
@@ -46,6 +56,8 @@ final class Server {
     /// Set once by the shim: a call that wants an answer, and a connection that is gone.
     var onCall: (Call, RequestEnvelope) -> Void = { _, _ in }
     var onClose: (UInt32) -> Void = { _ in }
+    /// What has connections outlive the shim; nil where a client repeats what was cut.
+    var survivors: Survivors?
 
     /// `listener` stays the caller's.
     init(listener: Int32, loop: Loop) throws(SysError) {
@@ -69,7 +81,41 @@ final class Server {
             return
         }
         nextSerial &+= 1
-        connections.append(Connection(serial: serial, socket: socket))
+        let connection = Connection(serial: serial, socket: socket)
+        connections.append(connection)
+        guard let survivors, survivors.opened(serial, socket) else { return }
+        connection.survives = true
+        loop.modify(socket, connection.interest, .connection, number: serial)
+    }
+
+    /// Goes on with the connections of a predecessor; what is in their sockets is reported by the loop.
+    func adoptSurvivors() {
+        for (serial, socket) in survivors?.adopt() ?? [] {
+            let connection = Connection(serial: serial, socket: socket)
+            connection.survives = true
+            connection.takenBefore = survivors?.lastStream(of: serial) ?? 0
+            guard connections.count < Self.connectionLimit,
+                (try? loop.add(socket, connection.interest, .connection, number: serial)) != nil
+            else {
+                survivors?.forget(serial)
+                continue
+            }
+            connection.lastStream = connection.takenBefore
+            connections.append(connection)
+            nextSerial = max(nextSerial, serial &+ 1)
+        }
+    }
+
+    /// Carries on what a predecessor did not answer.
+    func carryOnCalls() {
+        survivors?.carryOn(
+            { call, request in
+                find(call.connection)?.calls += 1
+                onCall(call, request)
+            },
+            refuse: { call, status in
+                if let connection = find(call.connection) { send(.failure(status), stream: call.stream, to: connection) }
+            })
     }
 
     // MARK: becoming another program
@@ -84,12 +130,13 @@ final class Server {
     func resume() {
         paused = false
         try? loop.add(listener, .readable, .listener)
-        for connection in connections { try? loop.add(connection.socket, interest(in: connection), .connection, number: connection.serial) }
+        for connection in connections { try? loop.add(connection.socket, connection.interest, .connection, number: connection.serial) }
         receiveRest()
     }
 
+    /// Of those that do not outlive a shim anyway.
     var connectionStates: [ShimState.Connection] {
-        connections.map { connection in
+        connections.filter { !$0.survives }.map { connection in
             let rest = connection.decoder.rest
             return ShimState.Connection(
                 descriptor: connection.socket, serial: connection.serial, lastStream: connection.lastStream, inbound: rest.bytes,
@@ -106,7 +153,7 @@ final class Server {
             connection.lastStream = state.lastStream
             connection.calls = waits.reduce(0) { $0 + ($1.call.connection == state.serial ? 1 : 0) }
             connection.awaitsRoom = !state.outbound.isEmpty
-            if (try? loop.add(state.descriptor, interest(in: connection), .connection, number: state.serial)) == nil { continue }
+            if (try? loop.add(state.descriptor, connection.interest, .connection, number: state.serial)) == nil { continue }
             connections.append(connection)
             nextSerial = max(nextSerial, state.serial &+ 1)
         }
@@ -117,13 +164,8 @@ final class Server {
         for connection in connections { handleFrames(of: connection) }
     }
 
-    private func interest(in connection: Connection) -> Epoll.Interest {
-        connection.awaitsRoom ? [.readable, .writable] : .readable
-    }
-
-    private func watch(_ connection: Connection) {
-        if paused { return }
-        loop.modify(connection.socket, interest(in: connection), .connection, number: connection.serial)
+    private func handleFrames(of connection: Connection) {
+        while !paused, find(connection.serial) === connection, let event = connection.decoder.next() { handle(event, of: connection) }
     }
 
     private func find(_ serial: UInt32) -> Connection? {
@@ -132,10 +174,48 @@ final class Server {
     }
 
     func handle(_ serial: UInt32, _ events: Epoll.Interest) {
-        guard let connection = find(serial) else { return }
-        if paused { return }
+        guard !paused, let connection = find(serial) else { return }
         if events.contains(.writable) { flush(connection) }
-        if !events.isDisjoint(with: [.readable, .hangUp, .error]) { receive(connection) }
+        if events.isDisjoint(with: [.readable, .hangUp, .error]) { return }
+        if connection.survives { receiveWhole(connection) } else { receive(connection) }
+        // Behind its last whole request nothing comes any more.
+        if events.contains(.hangUp), find(serial) === connection { drop(connection) }
+    }
+
+    /// Takes whole requests alone, each once the journal has it: what this shim has not done when it dies is there for the next.
+    private func receiveWhole(_ connection: Connection) {
+        for _ in 0..<64 where !paused {
+            var header = [UInt8](repeating: 0, count: Frame.headerLength)
+            let seen = recv(connection.socket, &header, header.count, Int32(MSG_PEEK) | Int32(MSG_DONTWAIT))
+            if seen < 0 && (errno == EAGAIN || errno == EINTR) { return }
+            if seen <= 0 { return drop(connection) }
+            if seen < header.count { return }
+            let length = Frame.headerLength + Int(header[0]) << 24 + Int(header[1]) << 16 + Int(header[2]) << 8 + Int(header[3])
+            if length > Survivors.frameLimit { return becomeOrdinary(connection) }
+            var bytes = [UInt8](repeating: 0, count: length)
+            if recv(connection.socket, &bytes, length, Int32(MSG_PEEK) | Int32(MSG_DONTWAIT)) < length { return }
+            let stream = UInt32(header[4]) << 24 | UInt32(header[5]) << 16 | UInt32(header[6]) << 8 | UInt32(header[7])
+            let isRequest = header[8] == Frame.Kind.request.rawValue
+            let isKnown = isRequest && stream <= connection.takenBefore
+            if isRequest && !isKnown && stream % 2 == 1 && stream > connection.lastStream {
+                survivors?.journal.begin(connection: connection.serial, stream: stream, request: Array(bytes[Frame.headerLength...]))
+            }
+            if recv(connection.socket, &bytes, length, Int32(MSG_DONTWAIT)) != length { return drop(connection) }
+            if isKnown { continue }
+            bytes.withUnsafeBytes { connection.decoder.feed($0) }
+            while find(connection.serial) === connection, let event = connection.decoder.next() { handle(event, of: connection) }
+            connection.decoder = FrameDecoder()
+            if find(connection.serial) !== connection || !connection.survives { return }
+        }
+        // There may be more; the others come first.
+        if !paused { loop.modify(connection.socket, connection.interest, .connection, number: connection.serial) }
+    }
+
+    /// Something of it is only in this shim's memory now: it ends with the shim.
+    private func becomeOrdinary(_ connection: Connection) {
+        connection.survives = false
+        survivors?.forget(connection.serial)
+        if !paused { loop.modify(connection.socket, connection.interest, .connection, number: connection.serial) }
     }
 
     private func receive(_ connection: Connection) {
@@ -146,10 +226,6 @@ final class Server {
         }
         if got == 0 || (got < 0 && got != -Int(EAGAIN) && got != -Int(EINTR)) { return drop(connection) }
         handleFrames(of: connection)
-    }
-
-    private func handleFrames(of connection: Connection) {
-        while !paused, find(connection.serial) != nil, let event = connection.decoder.next() { handle(event, of: connection) }
         // Between frames the decoder keeps no buffer: a large request does not stay in memory after its answer.
         if !connection.decoder.isInsideFrame { connection.decoder = FrameDecoder() }
     }
@@ -187,14 +263,15 @@ final class Server {
     func answer(_ call: Call, _ result: Result<[UInt8], Status>) {
         guard let connection = find(call.connection) else { return }
         connection.calls -= 1
-        send(result, stream: call.stream, to: connection)
+        send(survivors?.adjusted(call, result) ?? result, stream: call.stream, to: connection)
     }
 
     private func send(_ result: Result<[UInt8], Status>, stream: UInt32, to connection: Connection) {
         let bytes = Frame(stream: stream, kind: .response, data: ResponseEnvelope(result).encoded()).encoded()
         connection.outbound.append(contentsOf: bytes)
-        if !connection.awaitsRoom { return flush(connection) }
+        if !connection.awaitsRoom { flush(connection) }
         if connection.outbound.count > Self.outboundLimit { drop(connection) }
+        survivors?.journal.answered(connection: connection.serial, stream: stream)
     }
 
     private func flush(_ connection: Connection) {
@@ -205,9 +282,11 @@ final class Server {
         if written < 0 && written != -Int(EAGAIN) && written != -Int(EINTR) { return drop(connection) }
         let rest = connection.outbound.count - max(written, 0)
         connection.outbound = rest == 0 ? [] : Array(connection.outbound.suffix(rest))
-        if connection.awaitsRoom == (rest > 0) { return }
+        if connection.awaitsRoom == (rest > 0) || paused { return connection.awaitsRoom = rest > 0 }
         connection.awaitsRoom = rest > 0
-        watch(connection)
+        // An answer that is half in the socket cannot be carried on.
+        if rest > 0 && connection.survives { return becomeOrdinary(connection) }
+        loop.modify(connection.socket, connection.interest, .connection, number: connection.serial)
     }
 
     private func drop(_ connection: Connection) {
@@ -215,5 +294,6 @@ final class Server {
         loop.remove(connection.socket)
         connections.remove(at: index)
         onClose(connection.serial)
+        survivors?.forget(connection.serial)
     }
 }

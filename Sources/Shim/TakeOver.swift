@@ -20,6 +20,8 @@ extension Container {
             // Nothing was created, but a predecessor may have died in the middle of it.
             if place.restarts > 0 {
                 for file in (try? parking.drain()) ?? [] { close(file) }
+                parked = 0
+                parkGuests()
                 perform(.clean, for: nil)
             }
             return
@@ -48,8 +50,11 @@ extension Container {
             return publish(.exited(execID: process.execID, pid: process.pid, status: process.exitCode, at: exit.exited), again: true)
         }
         do throws(SysError) {
+            // Before the process is looked at: whoever is not its parent must not miss its end.
+            process.witness = Witness(of: record.process, place: place, loop: loop, number: process.number)
             let opened = SharedDescriptor(try record.process.open())
             process.pidfd = opened
+            process.witness?.pidfd = opened
             try loop.add(opened.raw, .readable, .process, number: process.number)
         } catch {
             if error.code != ESRCH { throw ShimError(error) }

@@ -122,7 +122,7 @@ extension Instance {
 
     private func usable(_ connection: ShimConnection?) async throws -> ShimConnection {
         if let connection, connection.isOpen { return connection }
-        return try await ShimConnection.dial(socketPath, executor: executor)
+        return try await dialShim()
     }
 
     /// Where the standard streams of the container's first process go: its output into the log, which is what shims of every version do
@@ -139,7 +139,8 @@ extension Instance {
         let shim = Shim(connection: connection, id: id)
         let found = fresh ? ShimInfo() : try await shim.info(timeout: Self.startDeadline)
         if found.taskPID == 0 {
-            do { _ = try await shim.create(bundle: bundle, mounts: mounts, streams: streams, timeout: Self.createDeadline) } catch let status as Status
+            do { _ = try await shim.create(bundle: bundle, mounts: mounts, streams: streams, timeout: Self.createDeadline) } catch let
+                status as Status
                 where status.code == .alreadyExists
             {}
         }

@@ -2,18 +2,17 @@ import CtrProto
 import Glibc
 import Linux
 import Logs
+import NIOCore
 import SwiftProtobuf
 import TTRPC
 
 /// Logs by request: bytes from the segments, news from the shim.
 extension Supervisor {
-    /// Bytes of one message.
-    private static let chunkLimit = 256 << 10
-
-    /// Sends the container's output from the cursors on, with `follow` until it ends. `send` returns when the client can take more, and
-    /// only then is more read: the pace of a slow client is its own.
+    /// Sends the container's output from where the request says, with `follow` until it ends. `send` gets each message with room for a frame's
+    /// header before it, and completes when the client's socket has taken it; at most two messages are in memory. The pace of a slow client
+    /// is its own.
     public func readLogs(
-        _ request: Ctr_V1_ReadLogsRequest, send: @escaping @Sendable (Ctr_V1_ReadLogsResponse) async throws -> Void
+        _ request: Ctr_V1_ReadLogsRequest, send: @escaping @Sendable (ByteBuffer) -> EventLoopFuture<Void>
     ) async throws {
         let instance = try find(request.namespace, request.container, "read logs")
         if !request.execID.isEmpty { return try await readExecLog(request, instance, send) }
@@ -29,7 +28,7 @@ extension Supervisor {
     }
 
     private func readExecLog(
-        _ request: Ctr_V1_ReadLogsRequest, _ instance: Instance, _ send: @Sendable (Ctr_V1_ReadLogsResponse) async throws -> Void
+        _ request: Ctr_V1_ReadLogsRequest, _ instance: Instance, _ send: @Sendable (ByteBuffer) -> EventLoopFuture<Void>
     ) async throws {
         do {
             try await instance.settled()
@@ -44,7 +43,7 @@ extension Supervisor {
 
     private func stream(
         _ request: Ctr_V1_ReadLogsRequest, _ instance: Instance, exec: String = "",
-        _ send: @Sendable (Ctr_V1_ReadLogsResponse) async throws -> Void
+        _ send: @Sendable (ByteBuffer) -> EventLoopFuture<Void>
     ) async throws {
         let latest = await instance.incarnation
         let incarnation = request.incarnation == 0 ? latest : request.incarnation
@@ -54,114 +53,127 @@ extension Supervisor {
                 latest == 0 ? "container \(name) was never started" : "container \(name) has no incarnation \(request.incarnation)"
             throw SupervisorError(.failedPrecondition, "read logs", name, message)
         }
+        if exec.isEmpty, await instance.keepsNoLog {
+            throw SupervisorError(
+                .failedPrecondition, "read logs", name, "container \(name) keeps no output: it was created with the log driver none")
+        }
         let directory =
             exec.isEmpty
             ? configuration.incarnationDirectory(instance.namespace, instance.id, incarnation) + "/log"
             : configuration.bundle(instance.namespace, instance.id) + "/exec/\(exec)/log"
-        let session = LogSession(directory: directory, from: request.from, incarnation: incarnation)
+        let session = LogSession(directory: directory, request: request, incarnation: incarnation)
+        var sent: EventLoopFuture<Void>?
         while true {
-            let batch = try await executor.blocking { try session.read(limit: Self.chunkLimit) }
-            for message in batch.messages { try await send(message) }
-            if !batch.messages.isEmpty && !batch.ended { continue }
-            var ended = batch.ended
-            if !ended {
-                guard request.follow || incarnation < latest else { return }
-                let news = try await instance.waitLog(incarnation: incarnation, exec: exec, indexSize: batch.position)
-                ended = news.ended && news.indexSize <= batch.position
-            }
-            if ended {
-                var last = Ctr_V1_ReadLogsResponse()
-                last.ended = true
-                last.incarnation = incarnation
-                return try await send(last)
-            }
-        }
-    }
-}
-
-/// A reader of one incarnation's log, used by one call at a time.
-private final class LogSession: @unchecked Sendable {
-    private let directory: String
-    private let cursors: (stdout: LogCursor, stderr: LogCursor)
-    private let incarnation: UInt32
-    private var reader: LogReader?
-
-    struct Batch: Sendable {
-        var messages: [Ctr_V1_ReadLogsResponse] = []
-        var ended = false
-        /// Bytes of the index that were read.
-        var position: UInt64 = 0
-    }
-
-    init(directory: String, from: [Ctr_V1_LogCursor], incarnation: UInt32) {
-        var cursors = (stdout: LogCursor.start, stderr: LogCursor.start)
-        for cursor in from {
-            switch cursor.stream {
-            case .stdout: cursors.stdout = LogCursor(segment: cursor.segment, offset: cursor.offset)
-            case .stderr: cursors.stderr = LogCursor(segment: cursor.segment, offset: cursor.offset)
-            default: break
-            }
-        }
-        self.directory = directory
-        self.cursors = cursors
-        self.incarnation = incarnation
-    }
-
-    /// What the index holds now, at most about `limit` bytes. Blocking.
-    func read(limit: Int) throws(SysError) -> Batch {
-        var batch = Batch()
-        if reader == nil {
-            let opened: Descriptor
-            do throws(SysError) { opened = try Linux.open(directory, O_RDONLY | O_DIRECTORY) } catch {
-                if error.code == ENOENT { return batch }
+            try Task.checkCancellation()
+            // The next message is read while the last one is on its way.
+            let step: LogSession.Step
+            do { step = try await executor.blocking { try session.step() } } catch {
+                try await sent?.get()
                 throw error
             }
-            reader = LogReader(directory: opened, stdout: cursors.stdout, stderr: cursors.stderr)
-        }
-        var bytes = 0
-        while bytes < limit, let chunk = try reader?.next(limit: limit - bytes) {
-            guard case .bytes(let data) = chunk.content else { continue }
-            bytes += data.count
-            // Pieces that follow each other in one stream travel together.
-            if let last = batch.messages.last, last.stream == chunk.stream.message, last.segment == chunk.segment,
-                last.offset + UInt64(last.data.count) == chunk.offset, last.time == chunk.time.timestamp
-            {
-                batch.messages[batch.messages.count - 1].data.append(contentsOf: data)
-                continue
+            try await sent?.get()
+            sent = nil
+            switch step {
+            case .message(let message): sent = send(message)
+            case .searching: continue
+            case .idle(let position):
+                guard request.follow || incarnation < latest else { return }
+                let news = try await instance.waitLog(
+                    incarnation: incarnation, exec: exec, indexSize: position, until: request.untilNs == 0 ? nil : request.untilNs)
+                if news.ended && news.indexSize <= position { return try await send(session.end()).get() }
+            case .ended: return try await send(session.end()).get()
             }
-            var message = Ctr_V1_ReadLogsResponse()
-            message.stream = chunk.stream.message
-            message.segment = chunk.segment
-            message.offset = chunk.offset
-            message.data.append(contentsOf: data)
-            message.time = chunk.time.timestamp
-            message.incarnation = incarnation
-            batch.messages.append(message)
         }
-        batch.ended = reader?.ended ?? false
-        batch.position = reader?.indexPosition ?? 0
-        return batch
+    }
+
+    // MARK: verification
+
+    /// Compares index and segments of every incarnation.
+    public func verifyLogs(_ request: Ctr_V1_VerifyLogsRequest) async throws -> Ctr_V1_VerifyLogsResponse {
+        let instance = try find(request.namespace, request.container, "verify logs")
+        try await instance.settled()
+        let (latest, writes) = (await instance.incarnation, await instance.mayWriteLog)
+        let container = configuration.containerDirectory(instance.namespace, instance.id)
+        do {
+            return try await executor.longRunning {
+                var response = Ctr_V1_VerifyLogsResponse()
+                let numbers = try Rebuild.entries(container).compactMap { UInt32($0) }.filter { $0 <= latest }.sorted()
+                for number in numbers {
+                    guard let report = try Self.verify("\(container)/\(number)/log", isLive: number == latest && writes) else { continue }
+                    response.logs.append(report.message(incarnation: number))
+                }
+                return response
+            }
+        } catch { throw SupervisorError.wrapping(error, "verify logs", request.container.shown) }
+    }
+
+    /// nil when there is no log. A log that is written meanwhile may rotate between two looks at it: what is wrong must be wrong again.
+    private static func verify(_ path: String, isLive: Bool) throws -> LogVerifier.Report? {
+        let directory: Descriptor
+        do throws(SysError) { directory = try Linux.open(path, O_RDONLY | O_DIRECTORY) } catch {
+            if error.code == ENOENT { return nil }
+            throw error
+        }
+        for _ in 0..<4 where isLive {
+            let report = try LogVerifier.verify(directory: directory, isLive: true)
+            if report.problems.isEmpty { return report }
+        }
+        return try LogVerifier.verify(directory: directory, isLive: isLive)
     }
 }
 
-extension LogStream {
-    fileprivate var message: Ctr_V1_LogStream { self == .stdout ? .stdout : .stderr }
+extension LogVerifier.Report {
+    fileprivate func message(incarnation: UInt32) -> Ctr_V1_LogVerification {
+        var message = Ctr_V1_LogVerification()
+        message.incarnation = incarnation
+        message.entries = entries
+        message.bytes = bytes
+        message.gapBytes = gapBytes
+        message.gaps = gaps
+        message.recoveredBytes = recoveredBytes
+        message.rotatedBytes = rotatedBytes
+        message.ended = ended
+        message.problems = problems
+        return message
+    }
 }
 
 extension Instance {
-    /// Returns when the log of that incarnation is longer than `indexSize`, or nothing will be added to it any more.
-    func waitLog(incarnation number: UInt32, exec: String = "", indexSize: UInt64) async throws -> (indexSize: UInt64, ended: Bool) {
+    /// Nothing of the output is kept.
+    var keepsNoLog: Bool { state.container.config.logDriver == "none" }
+
+    /// A writer of the current incarnation may be at work.
+    var mayWriteLog: Bool { state.task.map { !$0.row.phase.hasEnded || $0.guards != .none } ?? false }
+
+    /// Returns when the log of that incarnation is longer than `indexSize`, when nothing will be added to it any more, or at `until`
+    /// (CLOCK_REALTIME, nanoseconds).
+    func waitLog(
+        incarnation number: UInt32, exec: String = "", indexSize: UInt64, until: Int64? = nil
+    ) async throws -> (indexSize: UInt64, ended: Bool) {
         while true {
             try Task.checkCancellation()
             guard incarnation == number, let task = state.task else { return (indexSize, true) }
+            let left = until.map { $0 - now(CLOCK_REALTIME) }
+            if let left, left <= 0 { return (indexSize, true) }
+            let timeout = left.map { TimeAmount.nanoseconds($0) }
+            if let foreign {
+                if let news = try await foreign.waitLog(exec: exec, indexSize: indexSize) { return news }
+                if task.row.phase.hasEnded { return (indexSize, true) }
+                await linkChange()
+                continue
+            }
             if let connection {
                 do {
-                    let answer = try await Shim(connection: connection, id: id).waitLog(exec: exec, indexSize: indexSize)
+                    let answer = try await Shim(connection: connection, id: id).waitLog(exec: exec, indexSize: indexSize, timeout: timeout)
                     return (answer.indexSize, answer.ended)
+                } catch ShimError.deadline {
+                    continue
+                } catch let status as Status where status.code == .deadlineExceeded {
+                    continue
                 } catch let status as Status where status.code == .notFound && !exec.isEmpty {
                     return (indexSize, true)
                 } catch ShimError.connectionLost {
-                    if self.connection === connection { await linkChange() }
+                    if self.connection === connection { await linkChange(within: timeout) }
                     continue
                 } catch let status as Status where status.code == .unimplemented {
                     // A foreign shim tells of nothing; the end of the task is the next news.
@@ -170,7 +182,20 @@ extension Instance {
             } else if task.row.phase.hasEnded && (task.guards == .none || link == nil) || task.guards == .lost {
                 return (indexSize, true)
             }
-            await linkChange()
+            await linkChange(within: timeout)
         }
+    }
+
+    /// Returns at the next change of the link, after a while, or when the caller is cancelled.
+    private func linkChange(within timeout: TimeAmount?) async {
+        let alarm = timeout.map { timeout in
+            executor.loop.scheduleTask(in: timeout) { [self] in _ = executor.spawn { await self.newsOfLink() } }
+        }
+        await withTaskCancellationHandler {
+            if !Task.isCancelled { await linkChange() }
+        } onCancel: {
+            executor.spawn { await self.newsOfLink() }
+        }
+        alarm?.cancel()
     }
 }

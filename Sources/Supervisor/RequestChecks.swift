@@ -36,6 +36,9 @@ struct RequestChecks {
         if !config.cwd.isEmpty && !config.cwd.hasPrefix("/") {
             throw refuse("working directory \"\(config.cwd.shown)\" is not an absolute path")
         }
+        if config.terminalWidth > UInt16.max || config.terminalHeight > UInt16.max {
+            throw refuse("terminal size \(config.terminalWidth)x\(config.terminalHeight) is too large")
+        }
         try checkMounts()
         try checkLimits()
         if !["", "none", "host"].contains(config.network) { throw refuse("unknown network \"\(config.network.shown)\": none or host") }
@@ -45,8 +48,9 @@ struct RequestChecks {
         if !config.stopSignal.isEmpty && Signals.number(config.stopSignal) == nil {
             throw refuse("unknown stop signal \"\(config.stopSignal.shown)\"")
         }
-        if !config.runtime.isEmpty && !config.runtime.hasPrefix("/") {
-            throw refuse("runtime \"\(config.runtime.shown)\" is not an absolute path")
+        if !config.runtime.isEmpty && !config.runtime.hasPrefix("/") && ForeignRuntime(config.runtime) == nil {
+            throw refuse(
+                "runtime \"\(config.runtime.shown)\" is neither an absolute path nor the name of a containerd shim (io.containerd.NAME.VERSION)")
         }
     }
 
@@ -74,8 +78,12 @@ struct RequestChecks {
     }
 
     /// What only the host can tell. Blocking.
-    func checkHost() throws(SupervisorError) {
+    func checkHost(_ configuration: Configuration) throws(SupervisorError) {
         let runtime = request.config.runtime
+        if let foreign = ForeignRuntime(runtime) {
+            _ = try foreign.find(configuration)
+            return
+        }
         if !runtime.isEmpty && access(runtime, X_OK) != 0 { throw refuse("runtime \(runtime.shown): \(String(cString: strerror(errno)))") }
     }
 

@@ -91,11 +91,11 @@ extension Shim {
     }
 
     /// Waits until the log index is longer than `indexSize` or the output has ended.
-    func waitLog(exec: String, indexSize: UInt64) async throws -> Ctr_Shim_V1_WaitLogResponse {
+    func waitLog(exec: String, indexSize: UInt64, timeout: TimeAmount? = nil) async throws -> Ctr_Shim_V1_WaitLogResponse {
         var request = Ctr_Shim_V1_WaitLogRequest()
         request.execID = exec
         request.indexSize = indexSize
-        return try await connection.call(Self.guardService, "WaitLog", request)
+        return try await connection.call(Self.guardService, "WaitLog", request, timeout: timeout)
     }
 
     private static func document(_ kind: String, _ json: [UInt8]) -> Google_Protobuf_Any {

@@ -4,57 +4,6 @@ import Testing
 
 @testable import Logs
 
-/// A pipe whose two ends close with it.
-private final class Pipe {
-    private(set) var ends: [Int32] = [-1, -1]
-    init() { ends.withUnsafeMutableBufferPointer { _ = Glibc.pipe($0.baseAddress) } }
-    var reader: Int32 { ends[0] }
-    func write(_ bytes: [UInt8]) throws { try writeAll(ends[1], bytes, name: "pipe") }
-    func closeWriter() {
-        if ends[1] >= 0 { close(ends[1]) }
-        ends[1] = -1
-    }
-    deinit {
-        closeWriter()
-        close(ends[0])
-    }
-}
-
-extension TemporaryDirectory {
-    fileprivate func writer(segmentBytes: UInt64 = 1 << 24) throws -> LogWriter {
-        try LogWriter(directory: Linux.open(path, O_RDONLY | O_DIRECTORY), segmentBytes: segmentBytes)
-    }
-
-    fileprivate func reader(_ out: LogCursor = .start, _ err: LogCursor = .start) throws -> LogReader {
-        try LogReader(directory: Linux.open(path, O_RDONLY | O_DIRECTORY), stdout: out, stderr: err)
-    }
-}
-
-/// Everything that a reader yields at this moment.
-private struct Collected {
-    var stdout: [UInt8] = []
-    var stderr: [UInt8] = []
-    var gaps: UInt64 = 0
-    var chunks: [LogChunk] = []
-    var ended = false
-
-    init(_ reader: inout LogReader, limit: Int = 1000) throws {
-        while let chunk = try reader.next(limit: limit) {
-            chunks.append(chunk)
-            switch chunk.content {
-            case .bytes(let bytes):
-                #expect(bytes.count <= limit && !bytes.isEmpty)
-                if chunk.stream == .stdout { stdout += bytes } else { stderr += bytes }
-            case .gap(let count): gaps += count
-            case .end: break
-            }
-        }
-        ended = reader.ended
-    }
-}
-
-private func numbered(_ count: Int, _ prefix: String) -> [UInt8] { (0..<count).flatMap { Array("\(prefix) line \($0)\n".utf8) } }
-
 @Suite struct LogTests {
     /// Two streams in pieces of random size over several segments; returns what was written.
     private func write(_ directory: TemporaryDirectory, end: Bool = true, seed: UInt64 = 3) throws -> (out: [UInt8], err: [UInt8]) {
@@ -185,38 +134,45 @@ private func numbered(_ count: Int, _ prefix: String) -> [UInt8] { (0..<count).f
         #expect(!ended)
     }
 
-    @Test(.enabled(if: geteuid() == 0, "mounting a small file system needs root"))
-    func whatAFullDiskDroppedIsCountedAndTheContainerGoesOn() throws {
-        let outer = try TemporaryDirectory()
-        try #require(mount("tmpfs", outer.path, "tmpfs", 0, "size=64k") == 0)
-        defer { umount2(outer.path, 2) }
+    @Test(arguments: [1 as UInt64, 2, 3])
+    func bytesOfAnyKindAreKeptAsTheyAre(seed: UInt64) throws {
+        var random = Random(state: seed)
+        let directory = try TemporaryDirectory()
+        let pipes = LogPair(stdout: Pipe(), stderr: Pipe())
+        var sent = LogPair(both: [UInt8]())
+        var writer = try directory.writer(segmentBytes: UInt64.random(in: 1...200_000, using: &random))
+        for _ in 0..<60 {
+            let stream: LogStream = Bool.random(using: &random) ? .stdout : .stderr
+            let kind = Int.random(in: 0...2, using: &random)
+            let bytes = (0..<Int.random(in: 1...60_000, using: &random)).map { _ -> UInt8 in
+                kind == 0 ? 0 : kind == 1 ? UInt8.random(in: 0...255, using: &random) : 0xff
+            }
+            sent[stream] += bytes
+            try pipes[stream].write(bytes)
+            while case .moved = writer.drain(stream, from: pipes[stream].reader) {}
+        }
+        var reader = try directory.reader()
+        let all = try Collected(&reader, limit: 77_777)
+        #expect(all.stdout == sent.stdout && all.stderr == sent.stderr && all.gaps == 0)
+        // Pieces that arrived together may travel together.
+        var merging = try directory.reader()
+        var got = LogPair(both: [UInt8]())
+        var count = 0
+        while let chunk = try merging.next(limit: 1 << 20, merge: 10_000_000_000) {
+            if case .bytes(let bytes) = chunk.content { got[chunk.stream] += bytes }
+            count += 1
+        }
+        #expect(got.stdout == sent.stdout && got.stderr == sent.stderr && count <= all.chunks.count)
+        #expect(try directory.verify(isLive: true).problems == [])
+    }
+
+    @Test func severalPiecesInOneCallHaveOneEntry() throws {
+        let directory = try TemporaryDirectory()
         let pipe = Pipe()
-        var writer = try LogWriter(directory: Linux.open(outer.path, O_RDONLY | O_DIRECTORY), segmentBytes: 1 << 24)
-        try pipe.write(numbered(10, "a"))
-        _ = writer.drain(.stdout, from: pipe.reader)
-
-        let filler = try Linux.open(outer.path + "/filler", O_WRONLY | O_CREAT, mode: 0o600)
-        let page = [UInt8](repeating: 1, count: 4096)
-        while Glibc.write(filler.raw, page, page.count) > 0 {}
-        let lost = numbered(2000, "b")
-        try pipe.write(lost)
-        var moved = 0
-        while case .moved(let count) = writer.drain(.stdout, from: pipe.reader) { moved += count }
-        #expect(moved == lost.count)
-        ftruncate(filler.raw, 0)
-
-        try pipe.write(numbered(10, "c"))
-        _ = writer.drain(.stdout, from: pipe.reader)
-        pipe.closeWriter()
-        let drained = writer.drain(.stdout, from: pipe.reader)
-        #expect(drained == .ended)
-        writer.end(.stdout)
-        var reader = try LogReader(directory: Linux.open(outer.path, O_RDONLY | O_DIRECTORY))
-        let all = try Collected(&reader)
-        let kept = all.stdout.count - numbered(10, "a").count - numbered(10, "c").count
-        try #require(kept >= 0)
-        #expect(all.stdout == numbered(10, "a") + lost[..<kept] + numbered(10, "c"))
-        #expect(all.gaps == UInt64(lost.count - kept) && all.gaps > 0)
+        var writer = try directory.writer()
+        try pipe.write([UInt8](repeating: 97, count: 60_000))
+        #expect(writer.drain(.stdout, from: pipe.reader) == .moved(60_000))
+        #expect(try directory.read("index").count == 40)
     }
 
     @Test func aShortSegmentIsAGap() throws {
