@@ -815,6 +815,9 @@ public nonisolated struct Ctr_V1_Container: Sendable {
   /// entrypoint and arguments as they are run
   public var command: [String] = []
 
+  /// the file of log drivers that write one
+  public var logPath: String = String()
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -2002,7 +2005,7 @@ nonisolated extension Ctr_V1_Pressure: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
 nonisolated extension Ctr_V1_Container: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Container"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}namespace\0\u{1}name\0\u{1}image\0\u{3}image_id\0\u{1}config\0\u{3}created_at\0\u{1}task\0\u{1}command\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}namespace\0\u{1}name\0\u{1}image\0\u{3}image_id\0\u{1}config\0\u{3}created_at\0\u{1}task\0\u{1}command\0\u{3}log_path\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2019,6 +2022,7 @@ nonisolated extension Ctr_V1_Container: SwiftProtobuf.Message, SwiftProtobuf._Me
       case 7: try { try decoder.decodeSingularMessageField(value: &self._createdAt) }()
       case 8: try { try decoder.decodeSingularMessageField(value: &self._task) }()
       case 9: try { try decoder.decodeRepeatedStringField(value: &self.command) }()
+      case 10: try { try decoder.decodeSingularStringField(value: &self.logPath) }()
       default: break
       }
     }
@@ -2056,6 +2060,9 @@ nonisolated extension Ctr_V1_Container: SwiftProtobuf.Message, SwiftProtobuf._Me
     if !self.command.isEmpty {
       try visitor.visitRepeatedStringField(value: self.command, fieldNumber: 9)
     }
+    if !self.logPath.isEmpty {
+      try visitor.visitSingularStringField(value: self.logPath, fieldNumber: 10)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2069,6 +2076,7 @@ nonisolated extension Ctr_V1_Container: SwiftProtobuf.Message, SwiftProtobuf._Me
     if lhs._createdAt != rhs._createdAt {return false}
     if lhs._task != rhs._task {return false}
     if lhs.command != rhs.command {return false}
+    if lhs.logPath != rhs.logPath {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

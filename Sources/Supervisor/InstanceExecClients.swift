@@ -103,7 +103,8 @@ extension Instance {
         exec.isBeingForgotten = true
         defer { exec.isBeingForgotten = false }
         guard let connection, connection.isOpen else {
-            throw fail(.unavailable, "delete exec", "cannot delete exec \(exec.id.prefix(12)) of container \(name): its shim does not answer")
+            throw fail(
+                .unavailable, "delete exec", "cannot delete exec \(exec.id.prefix(12)) of container \(name): its shim does not answer")
         }
         do { try await Shim(connection: connection, id: id).delete(exec: exec.id, timeout: Self.forgetDeadline) } catch let status as Status
             where status.code == .notFound

@@ -168,7 +168,8 @@ extension Instance {
             } catch let error as SupervisorError {
                 throw error
             } catch let error as ImageError {
-                throw SupervisorError(.invalidArgument, "exec", state.name, "cannot exec in container \(state.name): \(error)", exitCode: 125)
+                throw SupervisorError(
+                    .invalidArgument, "exec", state.name, "cannot exec in container \(state.name): \(error)", exitCode: 125)
             } catch {
                 throw SupervisorError(.invalidArgument, "exec", state.name, "\(error)", exitCode: 125)
             }
@@ -337,7 +338,8 @@ extension Instance {
 
     func announce(_ event: Event) async {
         do { try await supervisor.store.commit([], event: event) } catch {
-            logger.error("event not written", metadata: logContext.merging(["error": "\(error)", "event": "\(event.topic.rawValue)"]) { $1 })
+            logger.error(
+                "event not written", metadata: logContext.merging(["error": "\(error)", "event": "\(event.topic.rawValue)"]) { $1 })
         }
     }
 

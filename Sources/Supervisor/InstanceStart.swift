@@ -129,7 +129,10 @@ extension Instance {
     /// without being told.
     private var streams: ShimStreams {
         let config = state.container.config
-        return ShimStreams(terminal: config.terminal, stdin: config.openStdin ? "spool:" : "")
+        // Kept nowhere, but read all the same, so that no pipe fills.
+        let output = keepsNoLog ? "file:///dev/null" : ""
+        return ShimStreams(
+            terminal: config.terminal, stdin: config.openStdin ? "spool:" : "", stdout: output, stderr: config.terminal ? "" : output)
     }
 
     /// Create and Start, as far as they are not done.
@@ -139,7 +142,8 @@ extension Instance {
         let shim = Shim(connection: connection, id: id)
         let found = fresh ? ShimInfo() : try await shim.info(timeout: Self.startDeadline)
         if found.taskPID == 0 {
-            do { _ = try await shim.create(bundle: bundle, mounts: mounts, streams: streams, timeout: Self.createDeadline) } catch let status as Status
+            do { _ = try await shim.create(bundle: bundle, mounts: mounts, streams: streams, timeout: Self.createDeadline) } catch let
+                status as Status
                 where status.code == .alreadyExists
             {}
         }
@@ -167,5 +171,6 @@ extension Instance {
             task.row.error = ""
         }
         attach(connection, info)
+        driveLog()
     }
 }

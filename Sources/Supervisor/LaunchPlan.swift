@@ -67,12 +67,16 @@ struct LaunchPlan: Sendable {
         try makeDirectory("rootfs", mode: 0o700, at: bundle.raw)
         let file = try Linux.open("config.json", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode: 0o600, at: bundle.raw)
         try writeAll(file.raw, spec.encoded(), name: "config.json")
-        let record = StartRecord(
+        var start = StartRecord(
             runtime: runtime, runtimeRoot: configuration.runtimeRoot(state.namespace), rootfsMode: usesOwnRuntime ? .detached : .mounted,
             socket: configuration.socket(state.namespace, state.id, incarnation),
             incarnationDirectory: configuration.incarnationDirectory(state.namespace, state.id, incarnation), keeper: configuration.keeper
-        ).record
-        try record.write(to: StartRecord.fileName, in: bundle.raw, durable: false)
+        )
+        if let options = state.container.config.logSettings {
+            start.segmentBytes = options.segmentBytes
+            start.segmentCount = options.segmentCount
+        }
+        try start.record.write(to: StartRecord.fileName, in: bundle.raw, durable: false)
         return bundle
     }
 

@@ -1,5 +1,6 @@
 import CtrProto
 import Glibc
+import LogDrivers
 import TTRPC
 
 /// What a request for a new container may contain. Everything here is the client's word, and becomes paths, arguments and limits.
@@ -45,6 +46,9 @@ struct RequestChecks {
         if !config.stopSignal.isEmpty && Signals.number(config.stopSignal) == nil {
             throw refuse("unknown stop signal \"\(config.stopSignal.shown)\"")
         }
+        do throws(LogOptionError) { _ = try LogOptions(driver: config.logDriver, options: config.logOptions) } catch {
+            throw refuse(error.description)
+        }
         if !config.runtime.isEmpty && !config.runtime.hasPrefix("/") {
             throw refuse("runtime \"\(config.runtime.shown)\" is not an absolute path")
         }
@@ -77,8 +81,11 @@ struct RequestChecks {
     func checkHost() throws(SupervisorError) {
         let runtime = request.config.runtime
         if !runtime.isEmpty && access(runtime, X_OK) != 0 { throw refuse("runtime \(runtime.shown): \(String(cString: strerror(errno)))") }
+        do throws(LogOptionError) { try logOptions?.checkHost() } catch { throw refuse(error.description) }
     }
 
     /// Whether the host has to be looked at.
-    var concernsHost: Bool { !request.config.runtime.isEmpty }
+    var concernsHost: Bool { !request.config.runtime.isEmpty || logOptions?.hasFollower == true }
+
+    private var logOptions: LogOptions? { try? LogOptions(driver: request.config.logDriver, options: request.config.logOptions) }
 }
