@@ -20,7 +20,7 @@ SWIFT_SOURCES := $(shell find Sources -type f -not -path 'Sources/ctr-keeper/*' 
 KEEPER_SOURCES := $(wildcard Sources/ctr-keeper/*.c Sources/ctr-keeper/*.h)
 STAMP := $(BUILD)/release-programs.stamp
 
-.PHONY: help fuzz deps deps-peers deps-proto build install demo test unit integration crashwalk rounds leakcheck bench \
+.PHONY: help fuzz deps deps-peers deps-proto deps-vm build install demo test unit integration crashwalk rounds leakcheck bench vm-test \
 	proto proto-check format lint docs clean
 
 help: ## this list
@@ -34,6 +34,9 @@ deps-peers: ## install the engines that the bench compares with
 
 deps-proto: ## install the protobuf generators
 	@tools/deps.sh proto
+
+deps-vm: ## install what boots a virtual machine
+	@tools/deps.sh vm
 
 build: $(addprefix bin/,$(PROGRAMS)) ## build the release programs into bin/
 
@@ -90,6 +93,9 @@ leakcheck: build ## the leak checker's own controls, then the whole host
 
 crashwalk: build ## kill every program at its every call of a kind, all of it (long)
 	@$(PYTHON) Tests/Chaos/crashwalk.py
+
+vm-test: build deps-vm ## the programs on Debian 12's kernel with control groups of version 2, in qemu (as root)
+	@VM_PLANT="$(VM_PLANT)" $(PYTHON) tools/vm.py
 
 bench: build ## the numbers, beside containerd and podman
 	@$(PYTHON) Tests/Bench/bench.py

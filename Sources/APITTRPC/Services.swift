@@ -2,6 +2,15 @@ import CtrProto
 import Supervisor
 
 extension MethodTable {
+    /// What a shim of containerd expects at TTRPC_ADDRESS.
+    static func events(_ supervisor: Supervisor) -> MethodTable {
+        MethodTable([
+            "containerd.services.events.ttrpc.v1.Events": [
+                "Forward": .immediate { (request: Containerd_Services_Events_Ttrpc_V1_ForwardRequest) in supervisor.forward(request) }
+            ]
+        ])
+    }
+
     /// ctr.v1, method by method.
     static func all(_ supervisor: Supervisor) -> MethodTable {
         MethodTable([
@@ -27,6 +36,17 @@ extension MethodTable {
                 "Exec": .unary { (request: Ctr_V1_ExecRequest) in try await supervisor.exec(request) },
                 "ListExecs": .unary { (request: Ctr_V1_ListExecsRequest) in try await supervisor.listExecs(request) },
                 "DeleteExec": .unary { (request: Ctr_V1_DeleteExecRequest) in try await supervisor.deleteExec(request) },
+                "WriteInput": .unary { (request: Ctr_V1_WriteInputRequest) in try await supervisor.writeInput(request) },
+                "Resize": .unary { (request: Ctr_V1_ResizeRequest) in try await supervisor.resize(request) },
+                "Update": .unary { (request: Ctr_V1_UpdateTaskRequest) in try await supervisor.update(request) },
+                "Top": .unary { (request: Ctr_V1_TopRequest) in try await supervisor.top(request) },
+                "Stats": .stream { (request: Ctr_V1_StatsRequest, writer: StreamWriter) in
+                    try await supervisor.stats(request) { try await writer.send($0.serializedBytes()) }
+                },
+            ],
+            "ctr.v1.Shims": [
+                "List": .unary { (request: Ctr_V1_ListShimsRequest) in try await supervisor.listShims(request) },
+                "Upgrade": .unary { (request: Ctr_V1_UpgradeShimsRequest) in try await supervisor.upgradeShims(request) },
             ],
             "ctr.v1.Images": [
                 "Import": .unary { (request: Ctr_V1_ImportImagesRequest) in try await supervisor.importImages(request) },

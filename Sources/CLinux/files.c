@@ -2,6 +2,7 @@
 #include "ctr_linux.h"
 #include <errno.h>
 #include <stdio.h>
+#include <sys/inotify.h>
 #include <sys/random.h>
 #include <sys/statvfs.h>
 #include <sys/xattr.h>
@@ -27,4 +28,15 @@ int ctr_free_space(int fd, uint64_t *available, uint64_t *total) {
     *available = (uint64_t)status.f_bavail * status.f_frsize;
     *total = (uint64_t)status.f_blocks * status.f_frsize;
     return 0;
+}
+int ctr_inotify_open(void) { RETURN(inotify_init1(IN_CLOEXEC | IN_NONBLOCK)); }
+int ctr_inotify_add(int fd, const char *path, uint32_t mask) { RETURN(inotify_add_watch(fd, path, mask)); }
+int ctr_inotify_remove(int fd, int watch) { RETURN(inotify_rm_watch(fd, watch)); }
+int ctr_inotify(const char *path, uint32_t mask) {
+    int fd = ctr_inotify_open();
+    if (fd < 0) return fd;
+    int watch = ctr_inotify_add(fd, path, mask);
+    if (watch >= 0) return fd;
+    close(fd);
+    return watch;
 }

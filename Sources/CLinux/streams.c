@@ -20,6 +20,10 @@ long ctr_sendfile(int to, int from, size_t length) { RETURN(sendfile(to, from, N
 int ctr_punch_hole(int fd, int64_t offset, int64_t length) {
     RETURN(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length));
 }
+int ctr_unread(int pipe) {
+    int bytes = 0;
+    return ioctl(pipe, FIONREAD, &bytes) < 0 ? -errno : bytes;
+}
 int ctr_pipe_size(int pipe) { RETURN(fcntl(pipe, F_GETPIPE_SZ)); }
 int ctr_seal_size(int memfd) { RETURN(fcntl(memfd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK)); }
 int ctr_seals_size(int memfd) {

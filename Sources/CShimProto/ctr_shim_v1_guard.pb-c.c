@@ -1476,7 +1476,7 @@ const ProtobufCMessageDescriptor ctr__shim__v1__upgrade_response__descriptor =
   (ProtobufCMessageInit) ctr__shim__v1__upgrade_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor ctr__shim__v1__shim_state__field_descriptors[8] =
+static const ProtobufCFieldDescriptor ctr__shim__v1__shim_state__field_descriptors[9] =
 {
   {
     "format",
@@ -1574,11 +1574,24 @@ static const ProtobufCFieldDescriptor ctr__shim__v1__shim_state__field_descripto
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "mounted",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__ShimState, mounted),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned ctr__shim__v1__shim_state__field_indices_by_name[] = {
   5,   /* field[5] = connections */
   0,   /* field[0] = format */
   4,   /* field[4] = lock */
+  8,   /* field[8] = mounted */
   7,   /* field[7] = read */
   3,   /* field[3] = restarts */
   2,   /* field[2] = upgrades */
@@ -1588,7 +1601,7 @@ static const unsigned ctr__shim__v1__shim_state__field_indices_by_name[] = {
 static const ProtobufCIntRange ctr__shim__v1__shim_state__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 8 }
+  { 0, 9 }
 };
 const ProtobufCMessageDescriptor ctr__shim__v1__shim_state__descriptor =
 {
@@ -1598,14 +1611,14 @@ const ProtobufCMessageDescriptor ctr__shim__v1__shim_state__descriptor =
   "Ctr__Shim__V1__ShimState",
   "ctr.shim.v1",
   sizeof(Ctr__Shim__V1__ShimState),
-  8,
+  9,
   ctr__shim__v1__shim_state__field_descriptors,
   ctr__shim__v1__shim_state__field_indices_by_name,
   1,  ctr__shim__v1__shim_state__number_ranges,
   (ProtobufCMessageInit) ctr__shim__v1__shim_state__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor ctr__shim__v1__connection_state__field_descriptors[5] =
+static const ProtobufCFieldDescriptor ctr__shim__v1__connection_state__field_descriptors[6] =
 {
   {
     "descriptor",
@@ -1667,6 +1680,18 @@ static const ProtobufCFieldDescriptor ctr__shim__v1__connection_state__field_des
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "skipped",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__ConnectionState, skipped),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned ctr__shim__v1__connection_state__field_indices_by_name[] = {
   0,   /* field[0] = descriptor */
@@ -1674,11 +1699,12 @@ static const unsigned ctr__shim__v1__connection_state__field_indices_by_name[] =
   2,   /* field[2] = last_stream */
   4,   /* field[4] = outbound */
   1,   /* field[1] = serial */
+  5,   /* field[5] = skipped */
 };
 static const ProtobufCIntRange ctr__shim__v1__connection_state__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 5 }
+  { 0, 6 }
 };
 const ProtobufCMessageDescriptor ctr__shim__v1__connection_state__descriptor =
 {
@@ -1688,7 +1714,7 @@ const ProtobufCMessageDescriptor ctr__shim__v1__connection_state__descriptor =
   "Ctr__Shim__V1__ConnectionState",
   "ctr.shim.v1",
   sizeof(Ctr__Shim__V1__ConnectionState),
-  5,
+  6,
   ctr__shim__v1__connection_state__field_descriptors,
   ctr__shim__v1__connection_state__field_indices_by_name,
   1,  ctr__shim__v1__connection_state__number_ranges,

@@ -5,14 +5,19 @@ import TTRPC
 struct Failure: Error, Equatable, Sendable {
     let message: String
     let code: Int32
+    /// Whether the status is this one, whatever a command otherwise ends with when it fails.
+    let isExact: Bool
 
     /// Exit statuses that Docker's users know. Signals are 128 + n.
     static let general: Int32 = 1
     static let usage: Int32 = 125
+    /// What Docker's programs end with that have no terminal to hand over; not 125, since nothing was asked of the manager.
+    static let noTerminal: Int32 = 1
 
-    init(_ message: String, code: Int32 = Failure.general) {
+    init(_ message: String, code: Int32 = Failure.general, isExact: Bool = false) {
         self.message = message
         self.code = code
+        self.isExact = isExact
     }
 
     /// The status is the one that the manager asks for, if `statuses` heeds it, else that of the command.

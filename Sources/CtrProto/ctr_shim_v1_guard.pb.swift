@@ -267,6 +267,9 @@ public nonisolated struct Ctr_Shim_V1_ShimState: Sendable {
 
   public var read: [Ctr_Shim_V1_ReadState] = []
 
+  /// the shim has a mount namespace of its own, with the root file system in it
+  public var mounted: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -289,6 +292,9 @@ public nonisolated struct Ctr_Shim_V1_ConnectionState: Sendable {
   /// answers not yet written
   public var outbound: Data = Data()
 
+  /// bytes of a frame that is too large, still to come and to be passed over
+  public var skipped: UInt64 = 0
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -308,7 +314,7 @@ public nonisolated struct Ctr_Shim_V1_WaitState: Sendable {
   /// CLOCK_MONOTONIC; 0: none
   public var deadlineNs: Int64 = 0
 
-  /// "Wait", "WaitLog", "WriteInput", "Upgrade"
+  /// "Wait", "WaitLog", "WriteInput", "Delete" (of an exec), "Upgrade"
   public var method: String = String()
 
   public var execID: String = String()
@@ -813,7 +819,7 @@ nonisolated extension Ctr_Shim_V1_UpgradeResponse: SwiftProtobuf.Message, SwiftP
 
 nonisolated extension Ctr_Shim_V1_ShimState: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ShimState"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}format\0\u{1}version\0\u{1}upgrades\0\u{1}restarts\0\u{1}lock\0\u{1}connections\0\u{1}waits\0\u{1}read\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}format\0\u{1}version\0\u{1}upgrades\0\u{1}restarts\0\u{1}lock\0\u{1}connections\0\u{1}waits\0\u{1}read\0\u{1}mounted\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -829,6 +835,7 @@ nonisolated extension Ctr_Shim_V1_ShimState: SwiftProtobuf.Message, SwiftProtobu
       case 6: try { try decoder.decodeRepeatedMessageField(value: &self.connections) }()
       case 7: try { try decoder.decodeRepeatedMessageField(value: &self.waits) }()
       case 8: try { try decoder.decodeRepeatedMessageField(value: &self.read) }()
+      case 9: try { try decoder.decodeSingularBoolField(value: &self.mounted) }()
       default: break
       }
     }
@@ -859,6 +866,9 @@ nonisolated extension Ctr_Shim_V1_ShimState: SwiftProtobuf.Message, SwiftProtobu
     if !self.read.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.read, fieldNumber: 8)
     }
+    if self.mounted != false {
+      try visitor.visitSingularBoolField(value: self.mounted, fieldNumber: 9)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -871,6 +881,7 @@ nonisolated extension Ctr_Shim_V1_ShimState: SwiftProtobuf.Message, SwiftProtobu
     if lhs.connections != rhs.connections {return false}
     if lhs.waits != rhs.waits {return false}
     if lhs.read != rhs.read {return false}
+    if lhs.mounted != rhs.mounted {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -878,7 +889,7 @@ nonisolated extension Ctr_Shim_V1_ShimState: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension Ctr_Shim_V1_ConnectionState: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ConnectionState"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}descriptor\0\u{1}serial\0\u{3}last_stream\0\u{1}inbound\0\u{1}outbound\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}descriptor\0\u{1}serial\0\u{3}last_stream\0\u{1}inbound\0\u{1}outbound\0\u{1}skipped\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -891,6 +902,7 @@ nonisolated extension Ctr_Shim_V1_ConnectionState: SwiftProtobuf.Message, SwiftP
       case 3: try { try decoder.decodeSingularUInt32Field(value: &self.lastStream) }()
       case 4: try { try decoder.decodeSingularBytesField(value: &self.inbound) }()
       case 5: try { try decoder.decodeSingularBytesField(value: &self.outbound) }()
+      case 6: try { try decoder.decodeSingularUInt64Field(value: &self.skipped) }()
       default: break
       }
     }
@@ -912,6 +924,9 @@ nonisolated extension Ctr_Shim_V1_ConnectionState: SwiftProtobuf.Message, SwiftP
     if !self.outbound.isEmpty {
       try visitor.visitSingularBytesField(value: self.outbound, fieldNumber: 5)
     }
+    if self.skipped != 0 {
+      try visitor.visitSingularUInt64Field(value: self.skipped, fieldNumber: 6)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -921,6 +936,7 @@ nonisolated extension Ctr_Shim_V1_ConnectionState: SwiftProtobuf.Message, SwiftP
     if lhs.lastStream != rhs.lastStream {return false}
     if lhs.inbound != rhs.inbound {return false}
     if lhs.outbound != rhs.outbound {return false}
+    if lhs.skipped != rhs.skipped {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

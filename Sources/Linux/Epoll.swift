@@ -1,7 +1,7 @@
 import CLinux
 import Glibc
 
-/// An epoll set (epoll(7)), level-triggered. It owns itself, never the descriptors that are in it: a descriptor's owner takes it out
+/// An epoll set (epoll(7)), level-triggered unless asked otherwise. It owns itself, never the descriptors that are in it: a descriptor's owner takes it out
 /// with ``remove(_:)`` before closing it.
 public struct Epoll: ~Copyable {
     public struct Interest: OptionSet, Sendable {
@@ -11,6 +11,8 @@ public struct Epoll: ~Copyable {
         public static let writable = Interest(rawValue: 0x004)
         public static let error = Interest(rawValue: 0x008)
         public static let hangUp = Interest(rawValue: 0x010)
+        /// Reports only what has come since the last report (EPOLLET).
+        public static let edge = Interest(rawValue: 1 << 31)
     }
 
     private let descriptor: Descriptor

@@ -97,17 +97,17 @@ public struct LogWriter: ~Copyable {
 
     // MARK: output
 
-    /// Moves at most ``step`` bytes from `pipe` to the segment of `stream` and writes their entry. Never waits for the pipe. When the disk
+    /// Moves at most `limit` bytes from `pipe` to the segment of `stream` and writes their entry. Never waits for the pipe. When the disk
     /// takes nothing the bytes are dropped and counted, so that the container goes on; the count is written once the disk works again.
-    public mutating func drain(_ stream: LogStream, from pipe: Int32) -> Drained {
+    public mutating func drain(_ stream: LogStream, from pipe: Int32, limit: Int = step) -> Drained {
         if hasEnded(stream) { return .ended }
         reopen()
         var state = state(stream)
         var total = 0
         var result = Drained.empty
         // Several small pieces, as they come, get one entry.
-        while total < Self.step {
-            let moved = move(stream, from: pipe, limit: Self.step - total, &state)
+        while total < limit {
+            let moved = move(stream, from: pipe, limit: limit - total, &state)
             if case .moved(let count) = moved {
                 total += count
                 if count >= 64 << 10 && !state.isLoud { Self.widen(pipe, &state) }
@@ -123,13 +123,13 @@ public struct LogWriter: ~Copyable {
 
     /// One piece from the pipe into the segment, or past it.
     private mutating func move(_ stream: LogStream, from pipe: Int32, limit: Int, _ state: inout Stream) -> Drained {
-        guard index != nil else { return Self.drop(from: pipe, &state) }
+        guard index != nil else { return Self.drop(from: pipe, limit: limit, &state) }
         if state.size >= segmentBytes && Self.holdsBytes(pipe) {
             flush(stream, &state, quiet: false)
             rotate(stream, &state)
         }
         if state.file == nil { state.file = openSegment(stream, state.segment) }
-        guard let file = state.file else { return Self.drop(from: pipe, &state) }
+        guard let file = state.file else { return Self.drop(from: pipe, limit: limit, &state) }
         // A full segment that finds no successor grows.
         let room = state.size < segmentBytes ? Int(clamping: segmentBytes - state.size) : limit
         var offset = Int64(clamping: state.size)
@@ -140,7 +140,7 @@ public struct LogWriter: ~Copyable {
             return .moved(moved)
         case 0: return .ended
         case -Int(EAGAIN), -Int(EINTR): return .empty
-        default: return Self.drop(from: pipe, &state)
+        default: return Self.drop(from: pipe, limit: limit, &state)
         }
     }
 
@@ -149,12 +149,12 @@ public struct LogWriter: ~Copyable {
         return poll(&waiting, 1, 0) > 0 && waiting.revents & Int16(POLLIN) != 0
     }
 
-    private static func drop(from pipe: Int32, _ state: inout Stream) -> Drained {
+    private static func drop(from pipe: Int32, limit: Int, _ state: inout Stream) -> Drained {
         // Asked first, because read(2) would wait: the pipe's open file description is shared with the keeper and stays blocking.
         var waiting = pollfd(fd: pipe, events: Int16(POLLIN), revents: 0)
         if poll(&waiting, 1, 0) <= 0 { return .empty }
         let got = withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 8) { buffer in
-            read(pipe, buffer.baseAddress, buffer.count)
+            read(pipe, buffer.baseAddress, min(buffer.count, limit))
         }
         if got == 0 { return .ended }
         if got < 0 { return .empty }

@@ -55,8 +55,7 @@ struct ExecProcess {
             }
         }
         if let profile = process.apparmorProfile {
-            try attempt("AppArmor profile \(profile)") { () throws(SysError) in try Self.writeSelf("attr/apparmor/exec", "exec \(profile)")
-            }
+            try AppArmor.onExecute(profile) { (file, text) throws(SysError) in try Self.writeSelf(file, text) }
         }
         try attempt { () throws(SysError) in try checkErrno("make", "session", setsid()) }
         if let keyring {

@@ -12,7 +12,7 @@ enum Execution {
     static func run(_ line: Invocation, _ options: Invocation.ExecOptions, _ log: Log) throws(RuntimeError) -> Int32 {
         let directory = try StateDirectory.open(root: line.root, id: line.id)
         guard let state = try directory.read() else { throw RuntimeError.noContainer }
-        let initial = try initialProcess(directory, state, options)
+        let initial = try initialProcess(state, options)
         let plan = try ExecPlan(options, try directory.readConfiguration())
         let terminal = plan.launched.process.terminal
         if options.detach && terminal && options.consoleSocket == nil {
@@ -36,25 +36,21 @@ enum Execution {
         return try Foreground.wait(child.pid, child.pidfd, signals: signals, terminal: &relay)
     }
 
-    /// A pidfd of the container's first process, which must run: its namespaces are the container's.
-    private static func initialProcess(
-        _ directory: borrowing StateDirectory, _ state: ContainerState, _ options: Invocation.ExecOptions
-    ) throws(RuntimeError) -> InitialProcess {
-        let stopped = RuntimeError("cannot exec in a stopped container")
-        switch try directory.status(state) {
-        case .stopped: throw stopped
-        case .creating: throw RuntimeError("cannot exec in a container that is being created")
-        case .paused:
-            if !options.ignorePaused { throw RuntimeError("cannot exec in a paused container (use --ignore-paused to override)") }
-        case .created, .running: break
+    private static let stopped = RuntimeError("cannot exec in a stopped container")
+
+    /// A pidfd of the container's first process, whose namespaces are the container's. That it has become a zombie is told by the kernel
+    /// when they are joined.
+    private static func initialProcess(_ state: ContainerState, _ options: Invocation.ExecOptions) throws(RuntimeError) -> InitialProcess {
+        guard try attempt({ () throws(SysError) in try bootID() }) == state.bootID else { throw stopped }
+        guard let initial = state.initial else {
+            throw state.creator.exists ? RuntimeError("cannot exec in a container that is being created") : stopped
         }
-        guard let initial = state.initial else { throw stopped }
-        do throws(SysError) {
-            return InitialProcess(pid: initial.pid, pidfd: try initial.open())
-        } catch {
-            if error.code == ESRCH { throw stopped }
-            throw RuntimeError(error)
+        let pidfd: Descriptor
+        do throws(SysError) { pidfd = try initial.open() } catch { throw error.code == ESRCH ? stopped : RuntimeError(error) }
+        if !options.ignorePaused, try attempt({ () throws(SysError) in try state.cgroup.isFrozen() }) {
+            throw RuntimeError("cannot exec in a paused container (use --ignore-paused to override)")
         }
+        return InitialProcess(pid: initial.pid, pidfd: pidfd)
     }
 
     private struct InitialProcess: ~Copyable {
@@ -84,7 +80,7 @@ enum Execution {
             // A pid namespace is entered by children only. The descriptor names the process for good: one that has ended is told.
             try check("join namespace", "pid", ctr_setns(initial.pidfd.raw, Int32(truncatingIfNeeded: CTR_CLONE_NEWPID)))
         } catch {
-            if error.code == ESRCH { throw RuntimeError("cannot exec in a stopped container") }
+            if error.code == ESRCH { throw stopped }
             throw RuntimeError(error)
         }
         var pidfd: Int32 = -1

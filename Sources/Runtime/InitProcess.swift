@@ -90,7 +90,9 @@ struct InitProcess {
                 try tell(channel, .warning("oom_score_adj \(value) needs CAP_SYS_RESOURCE: it stays as it is"))
             }
         }
-        if let profile = plan.process.apparmorProfile { try root.enterAppArmor(profile) }
+        if let profile = plan.process.apparmorProfile {
+            try AppArmor.onExecute(profile) { (file, text) throws(SysError) in try root.writeSelf(file, text) }
+        }
         if !plan.spec.hooks.createContainer.isEmpty {
             try HookRunner.run(plan.spec.hooks.createContainer, "createContainer", HookRunner.state(plan, pid: hostPid(), .creating))
         }

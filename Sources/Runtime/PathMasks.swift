@@ -51,7 +51,10 @@ enum PathMasks {
         var status = stat()
         try checkErrno("look at", path, fstat(place.raw, &status))
         guard ctr_s_isdir(status.st_mode) else {
-            return try Mounts.attach(try Mounts.bind(null, name: path, recursive: false), to: place, name: path)
+            // Where the host shares its mounts a copy would go on hearing of them.
+            let copy = try Mounts.bind(null, name: path, recursive: false)
+            try Mounts.change(copy, name: path, propagation: .private)
+            return try Mounts.attach(copy, to: place, name: path)
         }
         if let first = empty.take() {
             let copy = try Mounts.bind(first, name: path, recursive: false)

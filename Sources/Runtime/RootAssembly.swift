@@ -36,7 +36,13 @@ struct RootAssembly: ~Copyable {
 
     private static func openRoot(_ root: ContainerPlan.Root) throws(RuntimeError) -> Descriptor {
         switch root {
-        case .descriptor(let number): return Descriptor(owning: number)
+        case .descriptor(let number):
+            let mount = Descriptor(owning: number)
+            // A copy of one of the host's mounts may be its peer: what we mount on it would appear on the host.
+            try attempt { () throws(SysError) in
+                try Mounts.change(mount, name: "descriptor \(number)", propagation: .private, recursive: true)
+            }
+            return mount
         case .path(let path):
             return try attempt { () throws(SysError) in
                 let copy = try Mounts.bind(path, recursive: true)
@@ -143,21 +149,5 @@ struct RootAssembly: ~Copyable {
             owning: try check("open", "/proc/self/\(name)", ctr_openat2(proc.raw, "self/\(name)", UInt64(O_WRONLY | O_CLOEXEC), 0, resolve))
         )
         try writeAll(file.raw, Array(text.utf8), name: "/proc/self/\(name)")
-    }
-
-    /// The profile that execve puts the process under.
-    func enterAppArmor(_ profile: String) throws(RuntimeError) {
-        let file = "attr/apparmor/exec"
-        do throws(SysError) { try writeSelf(file, "exec \(profile)") } catch {
-            // The file is there in a kernel built with AppArmor, and takes nothing when it is switched off.
-            let opened = access("/proc/self/\(file)", F_OK) == 0
-            switch error.code {
-            case ENOENT where opened:
-                throw RuntimeError("AppArmor profile \(profile) is not loaded: load it with apparmor_parser, or do not ask for it")
-            case ENOENT, EINVAL:
-                throw RuntimeError("AppArmor profile \(profile): this host has no AppArmor, or it is switched off")
-            default: throw RuntimeError(error).during("AppArmor profile \(profile)")
-            }
-        }
     }
 }

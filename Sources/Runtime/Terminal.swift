@@ -17,6 +17,12 @@ struct Terminal: ~Copyable {
         }
         slave = try attempt("make terminal") { () throws(SysError) in
             let master = try devpts.open("/dev/pts/ptmx", O_RDWR | O_NOCTTY)
+            // A container that runs may have put something else there.
+            var status = stat()
+            try checkErrno("look at", "/dev/pts/ptmx", fstat(master.raw, &status))
+            guard ctr_filesystem_magic(master.raw) == 0x1cd1, status.st_rdev == ctr_makedev(5, 2) else {
+                throw SysError("open terminal: it is none of devpts:", "/dev/pts/ptmx", code: ENOTTY)
+            }
             let slave = Descriptor(owning: try check("open terminal of", "/dev/pts/ptmx", ctr_pty_slave(master.raw)))
             if let size = process.consoleSize { try check("resize", "terminal", ctr_pty_resize(slave.raw, size.width, size.height)) }
             let name = Array("/dev/pts/ptmx".utf8)

@@ -25,6 +25,8 @@ final class Container {
     var nextNumber: UInt32 = 1
     /// Messages in the parking queue, living or not.
     var parked = 0
+    /// What else is parked there.
+    var guests: () -> [(name: String, file: Int32)] = { [] }
 
     var operation: Operation?
     var queue: [Operation] = []
@@ -39,8 +41,10 @@ final class Container {
     var stderrReader = Inherited.stderr
     /// Whether this shim has a mount namespace of its own in which the root file system is mounted.
     var mounted = false
+    lazy var userMappings = readMappings()
     /// Told of everything that containerd wants to hear; set once, by who publishes it. `again`: a predecessor may have told it already.
     var onEvent: ((_ event: TaskEvent, _ again: Bool) -> Void)?
+    private var heldExits: [TaskEvent] = []
 
     init(
         place: Place, loop: Loop, parking: Parking, stdoutWriter: Int32, stderrWriter: Int32,
@@ -60,7 +64,23 @@ final class Container {
     }
 
     /// The one place from which events go out, in the order in which things happen.
-    func publish(_ event: TaskEvent, again: Bool = false) { onEvent?(event, again) }
+    func publish(_ event: TaskEvent, again: Bool = false) {
+        // A process may end before the runtime that started it has: its start is told first all the same.
+        if case .exited(let execID, _, _, _) = event, isStarting(execID) {
+            heldExits.append(event)
+            return
+        }
+        onEvent?(event, again)
+    }
+
+    private func isStarting(_ execID: String) -> Bool { execID.isEmpty && operation?.kind == .start }
+
+    /// The start has come through or failed: what was held for it follows.
+    func tellHeldExits() {
+        let held = heldExits
+        heldExits = []
+        for event in held { onEvent?(event, false) }
+    }
 
     // MARK: processes
 
@@ -127,7 +147,11 @@ final class Container {
 
     func listPids(_ call: Call) {
         guard phase != .none && phase != .deleted else { return answer(call, .failure(notFound)) }
-        if phase == .stopped { return answer(call, .success(Messages.pids([]))) }
+        if phase == .stopped {
+            // A restarted containerd (1.7 and later) deletes a shim without any process as one that was never used, and its exit status with it.
+            let ended = place.start.publishAddress == nil ? [] : [(pid: pid, info: nil as AnyMessage?)]
+            return answer(call, .success(Messages.pids(ended)))
+        }
         var pids = (try? cgroup?.processes()) ?? []
         // Whatever the control group says, init is there: its pidfd tells.
         if !pids.contains(pid) { pids.insert(pid, at: 0) }
@@ -136,6 +160,19 @@ final class Container {
             (pid: pid, info: running.first { $0.pid == pid }.map { Messages.processDetails(execID: $0.execID) })
         }
         answer(call, .success(Messages.pids(entries)))
+    }
+
+    /// What the container uses now, as the kernel counts it.
+    func statistics(_ call: Call) {
+        guard phase != .none && phase != .deleted else { return answer(call, .failure(notFound)) }
+        guard let cgroup else {
+            return answer(call, .failure(Status(.failedPrecondition, "container \(place.id) has no control group of its own")))
+        }
+        do throws(SysError) {
+            answer(call, .success(Messages.stats(MetricsMessages.metrics(try cgroup.stats()))))
+        } catch {
+            answer(call, .failure(Status(error.code == ENOENT ? .notFound : .unknown, error.description)))
+        }
     }
 
     func kill(_ call: Call, execID: String, signal: UInt32, all: Bool) {
@@ -169,16 +206,16 @@ final class Container {
     }
 
     /// Where the container's processes are counted and killed; nil when it has no control group of its own.
-    var cgroup: ContainerCgroup? { first.record?.cgroup.flatMap { controlGroup($0) } }
+    var cgroup: ContainerCgroup? { Self.controlGroup(first.record?.cgroup) }
 
     /// The control group of an exec alone, in version 2.
     func group(of exec: Process) -> ContainerCgroup? {
-        guard let path = exec.group, let group = controlGroup(path), group.unified != nil else { return nil }
+        guard let path = exec.group, let group = Self.controlGroup(path), group.unified != nil else { return nil }
         return ContainerCgroup(v1: [], unified: group.unified)
     }
 
-    private func controlGroup(_ path: String) -> ContainerCgroup? {
-        guard let hierarchies = try? CgroupHierarchies(), let group = try? ContainerCgroup(path, in: hierarchies) else { return nil }
+    static func controlGroup(_ path: String?) -> ContainerCgroup? {
+        guard let path, let hierarchies = try? CgroupHierarchies(), let group = try? ContainerCgroup(path, in: hierarchies) else { return nil }
         // Runtimes of others make no directory in a version 2 hierarchy that has no controllers.
         let tracked = group.unified.map { access($0, F_OK) == 0 } ?? false
         return tracked ? group : ContainerCgroup(v1: group.v1, unified: nil)
@@ -201,6 +238,7 @@ final class Container {
             if process.keeperDeadline <= time { keeperIsLate(process) }
             if process.retryDeadline <= time { retryRecord(process) }
             process.takeLate(time, into: &late)
+            if !process.deleters.isEmpty { deleteIfDrained(process) }
         }
         if operation != nil { operation?.takeLate(time, into: &late) }
         for index in queue.indices { queue[index].takeLate(time, into: &late) }
@@ -219,12 +257,14 @@ extension Container {
     func ready(_ process: Process, _ source: Loop.Source) {
         switch source {
         case .process: ended(process)
+        case .exitEvents: process.witness?.eventsReadable()
         case .stdout: process.output.pump(.stdout)
         case .stderr: process.output.pump(.stderr)
         case .sink: process.output.sinkReady()
         case .stdin: process.input.writable()
         case .terminal: process.output.terminalReady()
-        case .inputSource, .console, .listener, .signals, .connection, .publisher: break
+        case .console: (process.isFirst ? operation?.console : process.start?.console)?.take()
+        case .inputSource, .listener, .signals, .connection, .publisher: break
         }
     }
 }

@@ -2,6 +2,7 @@ import CLinux
 import Glibc
 import Linux
 import Logs
+import Records
 import TTRPC
 
 /// Streams of processes: what their names mean here, and what of them outlives a shim in the parking queue.
@@ -9,6 +10,10 @@ extension Container {
     /// Has `process` keep what changes in its streams parked.
     func attach(_ process: Process) {
         process.input.onClosed = { [unowned self, unowned process] in self.unpark(process) }
+        process.output.onEnded = { [unowned self, unowned process] in
+            self.unpark(process)
+            self.deleteIfDrained(process)
+        }
     }
 
     /// Where output named `name` goes; for the first process under our manager nothing said means the log.
@@ -28,8 +33,8 @@ extension Container {
                 let attached = stdout == .log(attached: true) || stderr == .log(attached: true)
                 if let open = process.output.log { log = open } else { log = try makeLog(of: process, attached: attached) }
             }
-            var out = try sink(stdout, log, process)
-            let err = try sink(stderr, log, process)
+            var out = try sink(stdout, log, process, .stdout)
+            let err = try sink(stderr, log, process, .stderr)
             // A terminal that nobody reads would hold up its process.
             if process.names.terminal && out == nil { out = try NothingSink() }
             // What only one of the two streams is written to is over once that one is.
@@ -48,11 +53,24 @@ extension Container {
         try LogSink(in: process.exitDirectory, segmentBytes: place.start.segmentBytes, segmentCount: place.start.segmentCount)
     }
 
-    private func sink(_ place: StreamPlace, _ log: LogSink?, _ process: Process) throws(SysError) -> (any Sink)? {
+    private func sink(_ place: StreamPlace, _ log: LogSink?, _ process: Process, _ stream: LogStream) throws(SysError) -> (any Sink)? {
         switch place {
-        case .log: log
-        case .nothing, .spool, .fifo, .file, .logger: nil
+        case .log: return log
+        case .fifo(let path):
+            if let fifo = try fifo(path, of: process, stream) { return fifo }
+            return try FileSink(path)
+        case .file(let path): return try FileSink(path)
+        case .nothing, .spool, .logger: return nil
         }
+    }
+
+    private func fifo(_ path: String, of process: Process, _ stream: LogStream) throws(SysError) -> (any Sink)? {
+        if let known = stream == .stdout ? process.stdoutFIFO : process.stderrFIFO { return known }
+        guard let fifo = try CallerFIFO(path, parked: nil, number: process.number, loop: loop) else { return nil }
+        fifo.onRoom = { [unowned process] in process.output.sinkHasRoom() }
+        fifo.onChange = { [unowned self, unowned process] in self.unpark(process) }
+        if stream == .stdout { process.stdoutFIFO = fifo } else { process.stderrFIFO = fifo }
+        return fifo
     }
 
     /// Create names the streams of the first process, which until now went to the log.
@@ -62,8 +80,9 @@ extension Container {
         _ = try StreamPlace.input(names.stdin)
         first.names = names
         if names.terminal || !usual.contains(stdout) || !usual.contains(stderr) {
-            stdoutReader = first.output.disconnect(.stdout)
-            stderrReader = first.output.disconnect(.stderr)
+            // Under containerd nothing was connected before its names were known.
+            if stdoutReader < 0 { stdoutReader = first.output.disconnect(.stdout) }
+            if stderrReader < 0 { stderrReader = first.output.disconnect(.stderr) }
         }
         try connectFirst()
     }
@@ -85,6 +104,70 @@ extension Container {
         } catch { throw Status(.unknown, error.description) }
     }
 
+    // MARK: terminals and input
+
+    /// A socket for the runtime's terminal of `process`, whose output then flows through the pipe of `writer`.
+    func console(in directory: String, for process: Process, writer: SharedDescriptor) throws(SysError) -> Console {
+        let console = try Console(directory: directory, loop: loop, number: process.number)
+        console.onMaster = { [unowned self, unowned process] master in
+            do throws(SysError) {
+                try process.output.connect(terminal: master, writer: writer)
+                if process.input.spool != nil { try process.input.connect(terminal: master) }
+                try self.park(process)
+            } catch {
+                // Without its terminal the process is told that it hung up.
+                process.output.abandon()
+            }
+        }
+        return console
+    }
+
+    func resize(_ call: Call, execID: String, width: UInt32, height: UInt32) {
+        with(execID, call) { process in
+            let (columns, rows) = (UInt16(clamping: width), UInt16(clamping: height))
+            guard process.names.terminal else {
+                return answer(call, .failure(Status(.failedPrecondition, "the process has no terminal")))
+            }
+            if let master = process.output.master {
+                let resized = ctr_pty_resize(master.raw, columns, rows)
+                return answer(
+                    call,
+                    resized < 0 ? .failure(Status(.unknown, SysError("resize", "terminal", code: -resized).description)) : .success([]))
+            }
+            guard process.phase == .none, process.exec != nil else {
+                return answer(call, .failure(Status(.failedPrecondition, "the process's terminal is closed")))
+            }
+            // Kept for Start, over a restart of the shim too.
+            process.exec?.columns = columns
+            process.exec?.rows = rows
+            do throws(RecordError) {
+                try process.exec?.write(in: process.pidDirectory)
+                answer(call, .success([]))
+            } catch { answer(call, .failure(Status(.unknown, error.description))) }
+        }
+    }
+
+    /// Standard input has an end behind what was written.
+    func closeIO(_ call: Call, execID: String, stdin: Bool) {
+        with(execID, call) { process in
+            if !stdin || process.names.stdin.isEmpty { return answer(call, .success([])) }
+            process.input.close(call)
+        }
+    }
+
+    func writeInput(_ call: Call, execID: String, _ write: Input.Write) {
+        with(execID, call) { process in
+            if process.phase == .stopped {
+                return answer(call, .failure(Status(.failedPrecondition, "the process has ended")))
+            }
+            let waiting = ([first] + execs).reduce(0) { $0 + $1.input.waitingBytes }
+            if write.data.count > 1 << 20 || waiting + write.data.count > 4 << 20 {
+                return answer(call, .failure(Status(.resourceExhausted, "too much input waits to be read: 1 MiB a call, 4 MiB in all")))
+            }
+            process.input.write(call, write)
+        }
+    }
+
     // MARK: parking
 
     private func files(of process: Process) -> ParkedFiles {
@@ -98,6 +181,9 @@ extension Container {
         files.add("m", process.output.master?.raw)
         files.add("i", process.input.pipe?.raw)
         files.add("s", process.input.spool?.raw)
+        // Held in another way once the stream has ended: another letter.
+        if let fifo = process.stdoutFIFO { files.add(fifo.hasEnded ? "F" : "f", fifo.file?.raw) }
+        if let fifo = process.stderrFIFO { files.add(fifo.hasEnded ? "G" : "g", fifo.file?.raw) }
         return files
     }
 
@@ -119,6 +205,18 @@ extension Container {
         parkAgain()
     }
 
+    /// Something that is no stream and no mount of the container, but lives as long. Whether there was room for it.
+    func park(guest name: String, _ file: Int32) -> Bool {
+        if (try? parking.park(name, [file])) == nil { return false }
+        parked += 1
+        return true
+    }
+
+    /// After the whole queue was taken out: the guests go on living.
+    func parkGuests() {
+        for guest in guests() { _ = park(guest: guest.name, guest.file) }
+    }
+
     /// The living messages once more behind the rest, then the rest out of the queue: each is in it at every moment. Where the queue takes
     /// no more the old messages stay.
     func parkAgain() {
@@ -126,6 +224,10 @@ extension Container {
         do throws(SysError) {
             if let rootfs {
                 try parking.park(ParkedName(.rootfs, letters: "").text, [rootfs.raw])
+                parked += 1
+            }
+            for guest in guests() {
+                try parking.park(guest.name, [guest.file])
                 parked += 1
             }
             for process in [first] + execs {

@@ -24,29 +24,39 @@ struct ContainerdStart {
         let input = try Self.readInput(arguments)
         let options: RuntimeOptions
         do throws(Status) { options = try RuntimeOptions(input.options) } catch { throw ShimError("read runtime options", "", error.message) }
-        let address = Self.path(of: arguments.address)
-        let stateDirectory = Self.stateDirectory(of: arguments.address)
-        let program = try shimErrors { () throws(SysError) in try RuntimeChoice.ownProgram() }
-        let choice = try RuntimeChoice(options, namespace: arguments.namespace, stateDirectory: stateDirectory, shim: program)
-        let publishAddress = input.publishAddress ?? Self.environment("TTRPC_ADDRESS") ?? address.map { $0 + ".ttrpc" }
-        guard let publishAddress else { throw ShimError("start guards", arguments.id, "neither -address nor TTRPC_ADDRESS says where events go") }
-        let hash = Self.hash("\(address ?? "")/\(arguments.namespace)/\(arguments.id)")
-        var start = StartRecord(
-            runtime: choice.runtime, runtimeRoot: choice.runtimeRoot, rootfsMode: .mounted, socket: "\(stateDirectory)/s/\(hash)",
-            incarnationDirectory: arguments.bundle)
-        start.publishAddress = publishAddress
-        choice.apply(to: &start)
+        var start = try Self.plan(arguments, options)
+        if let publishAddress = input.publishAddress { start.publishAddress = publishAddress }
+        guard start.publishAddress != nil else {
+            throw ShimError("start guards", arguments.id, "neither -address nor TTRPC_ADDRESS says where events go")
+        }
         if start.socket.utf8.count > 107 {
             throw ShimError("start guards", arguments.id, "the path \(start.socket) is too long for a socket (107 bytes)")
         }
         try shimErrors { () throws(SysError) in
-            try makeDirectory("\(stateDirectory)/s", mode: 0o700)
-            try Self.makeDirectories(choice.runtimeRoot)
+            try makeDirectory("\(Self.stateDirectory(of: arguments.address))/s", mode: 0o700)
+            try Self.makeDirectories(start.runtimeRoot)
         }
         try recordErrors { () throws(RecordError) in try start.write(in: bundle) }
         record = start
         shimCgroup = options.shimCgroup
         owner = options.ioUID != 0 || options.ioGID != 0 ? (options.ioUID, options.ioGID) : nil
+    }
+
+    /// What is written where nobody gives options.
+    static func usual(_ arguments: Arguments) throws(ShimError) -> StartRecord { try plan(arguments, RuntimeOptions()) }
+
+    private static func plan(_ arguments: Arguments, _ options: RuntimeOptions) throws(ShimError) -> StartRecord {
+        let address = path(of: arguments.address)
+        let stateDirectory = stateDirectory(of: arguments.address)
+        let program = try shimErrors { () throws(SysError) in try RuntimeChoice.ownProgram() }
+        let choice = try RuntimeChoice(options, namespace: arguments.namespace, stateDirectory: stateDirectory, shim: program)
+        let name = hash("\(address ?? "")/\(arguments.namespace)/\(arguments.id)")
+        var start = StartRecord(
+            runtime: choice.runtime, runtimeRoot: choice.runtimeRoot, rootfsMode: .mounted, socket: "\(stateDirectory)/s/\(name)",
+            incarnationDirectory: arguments.bundle)
+        start.publishAddress = environment("TTRPC_ADDRESS") ?? address.map { $0 + ".ttrpc" }
+        choice.apply(to: &start)
+        return start
     }
 
     /// Where `-address` says that containerd's socket is; nil for what is no path.

@@ -19,7 +19,10 @@ final class Daemon {
     let container: Container
     private let place: Place
     private let signals: Int32
-    private var finished = false
+    private var publisher: Publisher?
+    /// Shutdown was answered; what containerd was not told yet is still told, until then (CLOCK_MONOTONIC, nanoseconds).
+    private var leaving = Int64.max
+    static let leaveTime: Int64 = 3_000_000_000
 
     /// Becomes what the keeper's contract wants of it and takes over what it finds.
     init(_ arguments: Arguments) throws(ShimError) {
@@ -45,7 +48,25 @@ final class Daemon {
             stdoutWriter: stdoutWriter, stderrWriter: stderrWriter, answer: answer)
         server.onCall = { [unowned self] call, request in self.dispatch(call, request) }
         server.onClose = { [container] connection in container.forget(connection: connection) }
+        if let address = place.start.publishAddress {
+            let made = try shimErrors { () throws(SysError) in try Publisher(address: address, place: place, loop: loop) }
+            publisher = made
+            container.onEvent = { event, again in made.publish(event, again: again) }
+            try shimErrors { () throws(SysError) in try outlive() }
+        }
         try container.takeOver()
+        server.carryOnCalls()
+    }
+
+    /// Under containerd connections and calls go on when a shim is killed.
+    private func outlive() throws(SysError) {
+        let survivors = try Survivors(directory: place.bundleDirectory, parking: container.parking)
+        survivors.onPark = { [container] name, socket in container.park(guest: name, socket) }
+        survivors.onUnpark = { [container] in container.parkAgain() }
+        survivors.onRepeated = { [container] method, execID, failure in container.outcome(ofRepeated: method, execID, failure) }
+        container.guests = { [unowned survivors] in survivors.sockets.map { (name: Survivors.name($0.serial), file: $0.socket) } }
+        server.survivors = survivors
+        server.adoptSurvivors()
     }
 
     /// `number` when it is open, else -1.
@@ -68,24 +89,29 @@ final class Daemon {
     func run() throws(ShimError) {
         // After something happened the memory that it took is given back, once it has been quiet for a moment.
         var tidyAt = now(CLOCK_MONOTONIC) + Self.quietTime
-        while !finished {
-            let deadline = min(container.deadline, tidyAt)
+        while leaving > now(CLOCK_MONOTONIC) && (leaving == .max || publisher?.isIdle == false) {
+            let deadline = min(container.deadline, publisher?.deadline ?? .max, tidyAt, leaving)
             var happened = false
             try shimErrors { () throws(SysError) in
                 try loop.wait(until: deadline) { source, number, events in
                     happened = true
                     switch source {
-                    case .listener: server.accept()
+                    case .listener:
+                        server.accept()
+                        publisher?.clientCame()
                     case .connection: server.handle(number, events)
                     case .signals: signalled()
-                    case .publisher: break
+                    case .publisher: publisher?.handle(events)
                     default: if let process = container.find(number: number) { container.ready(process, source) }
                     }
                 }
             }
             if deadline == .max && !happened { continue }
             let time = now(CLOCK_MONOTONIC)
-            if deadline <= time { container.expire(at: time) }
+            if deadline <= time {
+                container.expire(at: time)
+                publisher?.expire(at: time)
+            }
             if happened {
                 tidyAt = time + Self.quietTime
             } else if tidyAt <= time {
@@ -128,6 +154,10 @@ final class Daemon {
             let (execID, indexSize) = try Messages.waitLog(request.payload)
             guard let process = container.find(execID) else { throw container.noExec(execID) }
             process.output.wait(call, indexSize: indexSize)
+        case "Processes": container.listExecs(call)
+        case "WriteInput":
+            let (execID, write) = try Messages.writeInput(request.payload)
+            container.writeInput(call, execID: execID, write)
         default: throw Status(.unimplemented, "method \(request.method)")
         }
     }
@@ -139,11 +169,28 @@ final class Daemon {
             container.status(call, execID: try expect(Messages.state(payload)))
         case "Create": container.perform(try create(payload), for: call)
         case "Start":
-            try expectFirst(Messages.start(payload))
-            container.perform(.start, for: call)
+            let execID = try expect(Messages.start(payload))
+            if execID.isEmpty { container.perform(.start, for: call) } else { container.startExec(call, execID) }
         case "Delete":
-            try expectFirst(Messages.delete(payload))
-            container.perform(.delete, for: call)
+            let execID = try expect(Messages.delete(payload))
+            if execID.isEmpty { container.perform(.delete, for: call) } else { container.deleteExec(call, execID) }
+        case "Exec":
+            let request = try Messages.exec(payload)
+            try expect(request.target)
+            container.register(call, request)
+        case "ResizePty":
+            let (target, width, height) = try Messages.resizePty(payload)
+            container.resize(call, execID: try expect(target), width: width, height: height)
+        case "CloseIO":
+            let (target, stdin) = try Messages.closeIO(payload)
+            container.closeIO(call, execID: try expect(target), stdin: stdin)
+        case "Update":
+            let (target, resources) = try Messages.update(payload)
+            try expect(target)
+            guard let resources, resources.value.count <= 1 << 20 else {
+                throw Status(.invalidArgument, "no resources are given, or more than 1 MiB of them")
+            }
+            container.perform(.update(resources.value), for: call)
         case "Pids":
             try expect(Messages.idOnly(payload))
             container.listPids(call)
@@ -157,13 +204,20 @@ final class Daemon {
             let (target, signal, all) = try Messages.kill(payload)
             container.kill(call, execID: try expect(target), signal: signal, all: all)
         case "Wait": container.wait(call, execID: try expect(Messages.wait(payload)))
+        case "Stats":
+            try expect(Messages.idOnly(payload))
+            container.statistics(call)
         case "Connect":
             server.answer(call, .success(Messages.connected(shim: getpid(), task: container.pid)))
         case "Shutdown":
             let (_, immediately) = try Messages.shutdown(payload)
             // A shim that still has a container stays, as every shim does.
-            finished = container.isDisposable(immediately: immediately)
+            let disposable = container.isDisposable(immediately: immediately)
             server.answer(call, .success([]))
+            if !disposable { return }
+            // Nobody is to come any more.
+            unlink(place.start.socket)
+            leaving = publisher?.isIdle == false ? now(CLOCK_MONOTONIC) + Self.leaveTime : 0
         default: throw Status(.unimplemented, "method \(request.method)")
         }
     }
@@ -173,11 +227,6 @@ final class Daemon {
     private func expect(_ target: Messages.Target) throws(Status) -> String {
         if target.id != place.id { throw Status(.notFound, "container \(target.id) is not here; this shim has \(place.id)") }
         return target.execID
-    }
-
-    private func expectFirst(_ target: Messages.Target) throws(Status) {
-        let execID = try expect(target)
-        if !execID.isEmpty { throw container.noExec(execID) }
     }
 
     private func create(_ payload: [UInt8]) throws(Status) -> Operation.Kind {

@@ -58,23 +58,17 @@ extension Container {
         return true
     }
 
-    /// Shim and keeper were both gone for a while and somebody else is or was its parent: the kernel may still know. The pidfd is
-    /// readable, so
-    /// a zombie's stat file speaks of the whole process.
+    /// Shim and keeper were both gone for a while and somebody else is or was its parent: the kernel may still know.
     private func recordFromKernel(_ process: Process) {
         guard let identity = process.record?.process else { return }
-        guard let pidfd = process.pidfd else {
-            return record(process, .unknown(reason: "shim and keeper died before the exit status was recorded"), .unknown, child: false)
+        let witness = process.witness ?? Witness(of: identity, place: place)
+        if let pidfd = process.pidfd, let (status, source) = witness.testimony(pidfd: pidfd.raw) {
+            return record(process, Outcome(waitStatus: status), source, child: false)
         }
-        var status: Int32 = 0
-        if ctr_pidfd_exit_status(pidfd.raw, &status) == 0 {
-            return record(process, Outcome(waitStatus: status), .pidfd, child: false)
-        }
-        if let status = Self.zombieStatus(identity) { return record(process, Outcome(waitStatus: status), .zombie, child: false) }
-        if ctr_pidfd_exit_status(pidfd.raw, &status) == 0 {
-            return record(process, Outcome(waitStatus: status), .pidfd, child: false)
-        }
-        record(process, .unknown(reason: "another process reaped it and the kernel keeps no status"), .unknown, child: false)
+        let reason =
+            process.pidfd == nil
+            ? "shim and keeper died before the exit status was recorded" : "another process reaped it and the kernel keeps no status"
+        record(process, .unknown(reason: reason + witness.remark), .unknown, child: false)
     }
 
     /// At the shim's start, when no process has the recorded identity any more.
@@ -83,22 +77,15 @@ extension Container {
     }
 
     /// Fields 4 and 52 of /proc/PID/stat (proc(5)), counted behind the name.
-    private static func stat(_ pid: Int32) -> [ArraySlice<UInt8>]? {
+    static func statFields(_ pid: Int32) -> [ArraySlice<UInt8>]? {
         guard let stat = try? readFile("/proc/\(pid)/stat", limit: 4096), let end = stat.lastIndex(of: UInt8(ascii: ")")) else {
             return nil
         }
         return stat[(end + 1)...].split(whereSeparator: { $0 == 0x20 || $0 == 0x0a })
     }
 
-    private static func parent(of pid: Int32) -> Int32? {
-        stat(pid).flatMap { $0.count > 1 ? Int32(String(decoding: $0[1], as: UTF8.self)) : nil }
-    }
-
-    private static func zombieStatus(_ process: ProcessIdentity) -> Int32? {
-        guard let fields = stat(process.pid), fields.count > 49, fields[0].elementsEqual("Z".utf8),
-            UInt64(String(decoding: fields[19], as: UTF8.self)) == process.startTime
-        else { return nil }
-        return Int32(String(decoding: fields[49], as: UTF8.self))
+    static func parent(of pid: Int32) -> Int32? {
+        statFields(pid).flatMap { $0.count > 1 ? Int32(String(decoding: $0[1], as: UTF8.self)) : nil }
     }
 
     private func record(_ process: Process, _ outcome: Outcome, _ source: ExitRecord.Source, boot: Int64? = nil, child: Bool) {
@@ -151,7 +138,8 @@ extension Container {
         }
         process.output.processEnded()
         process.input.processEnded()
-        if process.isFirst && operation?.awaitsExit == true { deleted() }
+        process.start = nil
+        if operation?.awaitsExit == true { deleteIfEnded() }
     }
 
     /// Reaps what has ended. While the runtime makes a process only the runtime is looked for: what it makes may be among the others, and
@@ -161,6 +149,13 @@ extension Container {
             var status: Int32 = 0
             if let child = operation?.child, child > 0, ctr_waitid(CTR_P_PID, child, &status, WNOHANG) == child {
                 _ = runtimeEnded(child, waitStatus: status)
+                continue
+            }
+            if let exec = execs.first(where: { exec in
+                guard let child = exec.start?.child, child > 0 else { return false }
+                return ctr_waitid(CTR_P_PID, child, &status, WNOHANG) == child
+            }) {
+                execStarted(exec, waitStatus: status)
                 continue
             }
             if makesProcess { return }
@@ -179,6 +174,6 @@ extension Container {
     /// Whether the runtime is making a process whose pid is not known yet.
     private var makesProcess: Bool {
         if let operation, operation.child > 0, case .create = operation.kind { return true }
-        return false
+        return startsUnderWay > 0
     }
 }

@@ -93,7 +93,27 @@ final class Input {
         deliver()
     }
 
+    /// As it was before anybody asked for it: the process never ran.
+    func reset() {
+        unwatch()
+        spool = nil
+        pipe = nil
+        terminal = nil
+        (asked, closed, over) = (false, false, false)
+        (size, delivered, punched) = (0, 0, 0)
+        failWaits()
+        onClosed()
+    }
+
     // MARK: calls
+
+    /// CloseIO: behind the calls that wait. Closed once is closed.
+    func close(_ call: Call) {
+        if !asked || closed || over { return answer(call, .success([])) }
+        waits.append((call, Write(data: [], offset: nil, close: true)))
+        advance()
+        deliver()
+    }
 
     func write(_ call: Call, _ write: Write) {
         if !asked { return answer(call, .failure(Status(.failedPrecondition, "the process has no standard input of this kind"))) }

@@ -10,6 +10,8 @@ final class Loop {
         /// Of one process, by its number: its pidfd, its output pipes, whatever its sinks watch, where its input goes and comes from, its
         /// terminal, and the socket at which the runtime leaves that.
         case process, stdout, stderr, sink, stdin, inputSource, terminal, console
+        /// The kernel's word of a process's end (``Witness``), by its number.
+        case exitEvents
         /// What an event publisher watches.
         case publisher
     }
@@ -44,6 +46,13 @@ final class Loop {
 final class SharedDescriptor {
     private(set) var raw: Int32
     init(_ descriptor: consuming Descriptor) { raw = descriptor.release() }
+
+    /// Gives the number away; the caller closes it.
+    func release() -> Int32 {
+        let number = raw
+        raw = -1
+        return number
+    }
 
     func closeNow() {
         if raw >= 0 { close(raw) }

@@ -5,14 +5,25 @@ struct Operation {
     enum Kind: Equatable {
         case create([MountRequest], StreamNames)
         case start, delete, pause, resume
+        /// Limits as the JSON of LinuxResources.
+        case update([UInt8])
         /// After a predecessor died: what of it may be left is removed.
         case clean
         /// After a predecessor died: the runtime is asked whether the container is created, running or paused.
         case inquire
 
+        /// Whether no exec may start meanwhile.
+        var isExclusive: Bool {
+            switch self {
+            case .create, .start, .delete, .clean: true
+            case .pause, .resume, .update, .inquire: false
+            }
+        }
+
         /// Whether a second call joins the first instead of following it.
         func joins(_ other: Kind) -> Bool {
             if case .create = self, case .create = other { return true }
+            if case .update = self { return false }
             return self == other
         }
 
@@ -23,6 +34,7 @@ struct Operation {
             case .delete, .clean: "delete"
             case .pause: "pause"
             case .resume: "resume"
+            case .update: "update"
             case .inquire: "state"
             }
         }
@@ -39,6 +51,8 @@ struct Operation {
     /// What the runtime prints, where that is read.
     var output: SharedDescriptor?
     var failure: Status?
+    /// Where the runtime leaves the first process's terminal.
+    var console: Console?
     /// Delete of a created container: the runtime is done and init's end is awaited.
     var awaitsExit = false
 

@@ -20,13 +20,20 @@ extension Container {
         next()
     }
 
-    private func next() {
-        while operation == nil && !queue.isEmpty {
-            let following = queue.removeFirst()
+    /// Begins what may begin now.
+    func next() {
+        while operation == nil, let following = queue.first {
+            if following.kind.isExclusive && startsUnderWay > 0 {
+                // What they would make is about to end.
+                if following.kind == .delete { for exec in execs { exec.start?.cancel() } }
+                return
+            }
+            queue.removeFirst()
             if queue.isEmpty { queue = [] }
             operation = following
             begin(following.kind)
         }
+        startWaitingExecs()
     }
 
     func finish(_ result: Result<[UInt8], Status>) {
@@ -54,7 +61,10 @@ extension Container {
             }
         case .delete:
             switch phase {
-            case .created, .stopped: run(["delete", "--force"])
+            case .created, .stopped:
+                // Where the kernel did not end them with the first process, or that has not begun.
+                if execs.contains(where: { $0.isAlive }) { endExecs() }
+                run(["delete", "--force"])
             case .none, .deleted: finish(.failure(notFound))
             case .running, .paused: fail(.failedPrecondition, "container \(place.id) is running")
             }
@@ -72,6 +82,12 @@ extension Container {
             case .none, .deleted: finish(.failure(notFound))
             default: fail(.failedPrecondition, "container \(place.id) is not paused")
             }
+        case .update(let resources):
+            switch phase {
+            case .created, .running, .paused: update(resources)
+            case .none, .deleted: finish(.failure(notFound))
+            case .stopped: fail(.failedPrecondition, "container \(place.id) has ended")
+            }
         case .clean: run(["delete", "--force"])
         case .inquire: look()
         }
@@ -83,6 +99,19 @@ extension Container {
         operation?.output = output
         do throws(SysError) {
             operation?.child = try runtime.spawn(action, descriptors: [0, output?.raw ?? 1, 2])
+        } catch {
+            ended(failure: Status(.unknown, error.description))
+        }
+    }
+
+    /// The runtime reads the limits from its standard input.
+    private func update(_ resources: [UInt8]) {
+        operation?.step = .main
+        do throws(SysError) {
+            let document = SharedDescriptor(Descriptor(owning: try check("create memfd", "", ctr_memfd_create("resources", 1))))
+            try writeAll(document.raw, resources, name: "resources")
+            try checkErrno("rewind", "resources", lseek(document.raw, 0, SEEK_SET))
+            operation?.child = try runtime.spawn(["update", "--resources", "-"], descriptors: [document.raw, 1, 2])
         } catch {
             ended(failure: Status(.unknown, error.description))
         }
@@ -100,16 +129,43 @@ extension Container {
     private func create(_ mounts: [MountRequest], _ names: StreamNames) {
         do throws(Status) { try name(first: names) } catch { return finish(.failure(error)) }
         do throws(SysError) {
-            var descriptors: [Int32] = [0, stdoutWriter, stderrWriter]
+            var action = ["create", "--bundle", place.bundle, "--pid-file", place.bundle + "/init.pid"]
+            var descriptors: [Int32] = [
+                0, first.output.pipe(of: .stdout) < 0 ? 1 : stdoutWriter, first.output.pipe(of: .stderr) < 0 ? 2 : stderrWriter,
+            ]
+            var reader: SharedDescriptor?
+            if names.terminal {
+                descriptors = [0, 1, 2]
+                let writer = SharedDescriptor(
+                    Descriptor(owning: try check("duplicate descriptor", "pipe", ctr_fcntl_int(stdoutWriter, F_DUPFD_CLOEXEC, 3))))
+                let console = try console(in: place.bundle, for: first, writer: writer)
+                operation?.console = console
+                action += ["--console-socket", console.path]
+            }
+            if names.stdin == "spool:" {
+                try first.input.open(terminal: names.terminal)
+                if !names.terminal {
+                    let pipe = try Pipe(owner: nil)
+                    let end = SharedDescriptor(pipe.takeReader())
+                    descriptors[0] = end.raw
+                    reader = end
+                    try first.input.connect(pipe: pipe.writer)
+                }
+            }
+            // What the keeper knows nothing of outlives this shim from here on: standard input, the caller's FIFOs.
+            try park(first)
             switch place.start.rootfsMode {
             case .detached: descriptors.append(try makeRootfs(mounts).raw)
             case .mounted: if !mounts.isEmpty { try mount(try makeRootfs(mounts)) }
             }
             unlinkat(place.bundleDirectory, "init.pid", 0)
-            operation?.child = try runtime.spawn(
-                ["create", "--bundle", place.bundle, "--pid-file", place.bundle + "/init.pid"], descriptors: descriptors)
+            let child = try runtime.spawn(action, descriptors: descriptors)
+            operation?.child = child
+            operation?.console?.runtime = child
+            withExtendedLifetime(reader) {}
         } catch {
             dropRootfs()
+            first.input.reset()
             fail(error.code == EINVAL ? .invalidArgument : .unknown, error.description)
         }
     }
@@ -135,6 +191,10 @@ extension Container {
 
     private func created(_ mounts: [MountRequest]) {
         do {
+            operation?.console?.take()
+            if let console = operation?.console, !console.taken {
+                throw SysError("get terminal from", place.start.runtime, code: ENXIO)
+            }
             let text = try readFile("init.pid", limit: 32, at: place.bundleDirectory)
             guard let pid = Int32(String(decoding: text.prefix { $0 >= 0x30 && $0 <= 0x39 }, as: UTF8.self)), pid > 1 else {
                 throw SysError("read", "init.pid", code: EINVAL)
@@ -201,6 +261,7 @@ extension Container {
             record.started = nil
             if (try? record.write(in: place.bundleDirectory)) != nil { first.record = record }
         }
+        tellHeldExits()
         finish(.failure(failure))
     }
 
@@ -223,6 +284,7 @@ extension Container {
             run(["delete", "--force"], step: .cleanup)
         case (.create, _, _):
             dropRootfs()
+            first.input.reset()
             finish(.failure(running.failure ?? Status(.unknown, "create failed")))
 
         case (.start, .main, nil): started()
@@ -235,7 +297,8 @@ extension Container {
             startFailed(running.failure ?? Status(.unknown, "start failed"))
 
         case (.delete, _, nil):
-            if first.exit == nil { operation?.awaitsExit = true } else { deleted() }
+            operation?.awaitsExit = true
+            deleteIfEnded()
         case (.delete, _, let failure?): finish(.failure(failure))
 
         case (.pause, _, nil):
@@ -252,6 +315,9 @@ extension Container {
             finish(.success([]))
         case (.pause, _, let failure?), (.resume, _, let failure?): finish(.failure(failure))
 
+        case (.update, _, nil): finish(.success([]))
+        case (.update, _, let failure?): finish(.failure(failure))
+
         case (.clean, _, _): finish(.success([]))
         case (.inquire, _, _):
             if phase == .running || phase == .created, let state = failure == nil ? seenState(running.output) : nil { phase = state }
@@ -262,6 +328,7 @@ extension Container {
     private func started() {
         if phase == .created { phase = .running }
         publish(.started(pid: pid))
+        tellHeldExits()
         finish(.success(Messages.started(pid: pid)))
     }
 
@@ -280,7 +347,19 @@ extension Container {
 
     // MARK: delete
 
-    func deleted() {
+    /// The runtime has deleted it; every end is recorded before that is said.
+    func deleteIfEnded() {
+        if first.exit != nil && !execs.contains(where: { $0.isAlive }) { deleted() }
+    }
+
+    private func endExecs() {
+        try? cgroup?.kill()
+        for exec in execs where exec.isAlive {
+            if let pidfd = exec.pidfd { _ = ctr_pidfd_send_signal(pidfd.raw, SIGKILL) }
+        }
+    }
+
+    private func deleted() {
         phase = .deleted
         let exit = first.exit
         let response = Messages.deleted(pid: pid, exitStatus: first.exitCode, exitedAt: exit?.exited)
@@ -296,6 +375,7 @@ extension Container {
         let messages = (try? parking.drain()) ?? []
         parked = 0
         for process in [first] + execs { process.parked = "" }
+        parkGuests()
         if mounted && rootfs != nil { _ = ctr_umount2(place.bundle + "/rootfs", 2) }
         guard let rootfs else {
             for file in messages { close(file) }

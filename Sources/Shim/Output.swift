@@ -26,6 +26,9 @@ final class Output {
     private(set) var log: LogSink?
     private var waits: [(call: Call, indexSize: UInt64)] = []
 
+    /// Both streams are closed and drained; set once.
+    var onEnded: () -> Void = {}
+
     /// A terminal's master, and the write end of the first pipe, which then is ours.
     private(set) var master: SharedDescriptor?
     private(set) var terminalWriter: SharedDescriptor?
@@ -43,7 +46,10 @@ final class Output {
         self.answer = answer
     }
 
-    deinit { for stream in LogStream.allCases { close(stream) } }
+    deinit {
+        for stream in LogStream.allCases { close(stream) }
+        if let master, masterWatched { loop.remove(master.raw) }
+    }
 
     /// Whether both streams are closed and drained.
     var ended: Bool { stdout.pipe < 0 && stderr.pipe < 0 }
@@ -112,8 +118,10 @@ final class Output {
 
     private func end(_ stream: LogStream) {
         close(stream)
-        self[stream].sink?.end(stream)
+        guard let sink = self[stream].sink else { return }
         self[stream].sink = nil
+        sink.end(stream)
+        if ended { onEnded() }
     }
 
     // MARK: moving
@@ -249,6 +257,13 @@ final class Output {
         terminalWriter = nil
         for stream in LogStream.allCases { end(stream) }
         wakeWaits()
+    }
+
+    /// The process is deleted: nothing of it stays open.
+    func drop(_ status: Status) {
+        abandon()
+        log = nil
+        failWaits(status)
     }
 
     // MARK: waiting

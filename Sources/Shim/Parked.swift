@@ -65,5 +65,13 @@ final class ParkedProcess {
         return SharedDescriptor(Descriptor(owning: entries.remove(at: index).file))
     }
 
+    /// Of the pipes among `letters`.
+    func inodes(of letters: [Character]) -> [ino_t] {
+        entries.filter { letters.contains($0.letter) }.compactMap { entry in
+            var status = stat()
+            return fstat(entry.file, &status) == 0 ? status.st_ino : nil
+        }
+    }
+
     deinit { for entry in entries { close(entry.file) } }
 }

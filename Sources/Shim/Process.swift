@@ -29,16 +29,26 @@ final class Process {
     var names = StreamNames()
     let output: Output
     let input: Input
+    /// FIFOs of the caller's that its output flows into.
+    var stdoutFIFO: CallerFIFO?
+    var stderrFIFO: CallerFIFO?
 
     /// Who it is; nil until it runs.
     var record: PidRecord?
     var pidfd: SharedDescriptor?
+    /// What tells how it ended when this shim is not its parent.
+    var witness: Witness?
     var exit: ExitRecord?
     var waits: [Call] = []
 
     /// An exec's own record, and its control group as the kernel names it.
     var exec: ExecRecord?
     var group: String? { exec?.cgroup }
+    var start: ExecStart?
+    /// Calls of Delete that wait for a sink which takes nothing now, and for how long they do (CLOCK_MONOTONIC, nanoseconds).
+    var deleters: [Call] = []
+    var deleteDeadline = Int64.max
+    static let deleteTime: Int64 = 10_000_000_000
     /// What of it is parked, by its letters.
     var parked = ""
 
@@ -70,6 +80,9 @@ final class Process {
         self.input = input
     }
 
+    /// Its directory is closed: the exec is deleted.
+    func release() { directory?.closeNow() }
+
     var isFirst: Bool { execID.isEmpty }
 
     /// 0 before it runs.
@@ -84,7 +97,10 @@ final class Process {
     /// The nearest moment at which something of it is due.
     var deadline: Int64 {
         var nearest = min(retryDeadline, keeperDeadline, output.deadline, input.deadline)
+        nearest = min(nearest, deleteDeadline)
         for call in waits { nearest = min(nearest, call.deadline) }
+        for call in start?.callers ?? [] { nearest = min(nearest, call.deadline) }
+        for call in deleters { nearest = min(nearest, call.deadline) }
         return nearest
     }
 
@@ -92,13 +108,21 @@ final class Process {
     func takeLate(_ time: Int64, into late: inout [Call]) {
         output.takeLate(time, into: &late)
         input.takeLate(time, into: &late)
-        late += waits.filter { $0.deadline <= time }
-        waits.removeAll { $0.deadline <= time }
+        Self.takeLate(time, &waits, into: &late)
+        Self.takeLate(time, &deleters, into: &late)
+        start?.takeLate(time, into: &late)
+    }
+
+    private static func takeLate(_ time: Int64, _ calls: inout [Call], into late: inout [Call]) {
+        late += calls.filter { $0.deadline <= time }
+        calls.removeAll { $0.deadline <= time }
     }
 
     func forget(connection: UInt32) {
         output.forget(connection: connection)
         input.forget(connection: connection)
         waits.removeAll { $0.connection == connection }
+        deleters.removeAll { $0.connection == connection }
+        start?.callers.removeAll { $0.connection == connection }
     }
 }

@@ -11,12 +11,21 @@ public enum Program {
         var action: Arguments.Action?
         var bundle = ""
         do throws(ShimError) {
+            // Two that are no shim's actions: their words are not those of a shim's command line.
+            let rest = Array(words.dropFirst())
+            if rest.first == "into" { return try Into.run(Array(rest.dropFirst())) }
+            if Logger.isMeant(rest) {
+                try Logger.run(rest)
+                return 0
+            }
             let arguments = try Arguments(Array(words.dropFirst()), workingDirectory: workingDirectory())
             action = arguments.action
             bundle = arguments.bundle
             switch arguments.action {
-            case .version: print("ctr-shim \(Daemon.version)")
-            case .info: break
+            case .version: print("ctr-shim:\n  Version:  \(Daemon.version)")
+            case .info:
+                let info = try ProgramInfo.runtimeInfo(arguments)
+                try shimErrors { () throws(SysError) in try writeAll(1, info, name: "standard output") }
             case .start: print(try StartHelper.run(arguments, program: words.first ?? "ctr-shim"), terminator: "")
             case .delete: try DeleteHelper.run(arguments)
             case .run: try Daemon(arguments).run()

@@ -28,6 +28,16 @@ final class Server {
         var calls = 0
         /// Whether the loop reports when the socket takes more.
         var awaitsRoom = false
+        /// Whether it outlives the shim: then requests are taken from the socket as a whole, or not at all.
+        var survives = false
+        /// Up to this stream a predecessor has taken requests; one that is still in the socket was taken all the same.
+        var takenBefore: UInt32 = 0
+
+        /// What stays in the socket is reported once, not again and again.
+        var interest: Epoll.Interest {
+            let reading: Epoll.Interest = survives ? [.readable, .edge] : .readable
+            return awaitsRoom ? reading.union(.writable) : reading
+        }
 
         init(serial: UInt32, socket: Int32) {
             self.serial = serial
@@ -44,6 +54,8 @@ final class Server {
     /// Set once by the shim: a call that wants an answer, and a connection that is gone.
     var onCall: (Call, RequestEnvelope) -> Void = { _, _ in }
     var onClose: (UInt32) -> Void = { _ in }
+    /// What has connections outlive the shim; nil where a client repeats what was cut.
+    var survivors: Survivors?
 
     /// `listener` stays the caller's.
     init(listener: Int32, loop: Loop) throws(SysError) {
@@ -67,7 +79,41 @@ final class Server {
             return
         }
         nextSerial &+= 1
-        connections.append(Connection(serial: serial, socket: socket))
+        let connection = Connection(serial: serial, socket: socket)
+        connections.append(connection)
+        guard let survivors, survivors.opened(serial, socket) else { return }
+        connection.survives = true
+        loop.modify(socket, connection.interest, .connection, number: serial)
+    }
+
+    /// Goes on with the connections of a predecessor; what is in their sockets is reported by the loop.
+    func adoptSurvivors() {
+        for (serial, socket) in survivors?.adopt() ?? [] {
+            let connection = Connection(serial: serial, socket: socket)
+            connection.survives = true
+            connection.takenBefore = survivors?.lastStream(of: serial) ?? 0
+            guard connections.count < Self.connectionLimit,
+                (try? loop.add(socket, connection.interest, .connection, number: serial)) != nil
+            else {
+                survivors?.forget(serial)
+                continue
+            }
+            connection.lastStream = connection.takenBefore
+            connections.append(connection)
+            nextSerial = max(nextSerial, serial &+ 1)
+        }
+    }
+
+    /// Carries on what a predecessor did not answer.
+    func carryOnCalls() {
+        survivors?.carryOn(
+            { call, request in
+                find(call.connection)?.calls += 1
+                onCall(call, request)
+            },
+            refuse: { call, status in
+                if let connection = find(call.connection) { send(.failure(status), stream: call.stream, to: connection) }
+            })
     }
 
     private func find(_ serial: UInt32) -> Connection? {
@@ -78,7 +124,46 @@ final class Server {
     func handle(_ serial: UInt32, _ events: Epoll.Interest) {
         guard let connection = find(serial) else { return }
         if events.contains(.writable) { flush(connection) }
-        if !events.isDisjoint(with: [.readable, .hangUp, .error]) { receive(connection) }
+        if events.isDisjoint(with: [.readable, .hangUp, .error]) { return }
+        if connection.survives { receiveWhole(connection) } else { receive(connection) }
+        // Behind its last whole request nothing comes any more.
+        if events.contains(.hangUp), find(serial) === connection { drop(connection) }
+    }
+
+    /// Takes whole requests alone, each once the journal has it: what this shim has not done when it dies is there for the next.
+    private func receiveWhole(_ connection: Connection) {
+        for _ in 0..<64 {
+            var header = [UInt8](repeating: 0, count: Frame.headerLength)
+            let seen = recv(connection.socket, &header, header.count, Int32(MSG_PEEK) | Int32(MSG_DONTWAIT))
+            if seen < 0 && (errno == EAGAIN || errno == EINTR) { return }
+            if seen <= 0 { return drop(connection) }
+            if seen < header.count { return }
+            let length = Frame.headerLength + Int(header[0]) << 24 + Int(header[1]) << 16 + Int(header[2]) << 8 + Int(header[3])
+            if length > Survivors.frameLimit { return becomeOrdinary(connection) }
+            var bytes = [UInt8](repeating: 0, count: length)
+            if recv(connection.socket, &bytes, length, Int32(MSG_PEEK) | Int32(MSG_DONTWAIT)) < length { return }
+            let stream = UInt32(header[4]) << 24 | UInt32(header[5]) << 16 | UInt32(header[6]) << 8 | UInt32(header[7])
+            let isRequest = header[8] == Frame.Kind.request.rawValue
+            let isKnown = isRequest && stream <= connection.takenBefore
+            if isRequest && !isKnown && stream % 2 == 1 && stream > connection.lastStream {
+                survivors?.journal.begin(connection: connection.serial, stream: stream, request: Array(bytes[Frame.headerLength...]))
+            }
+            if recv(connection.socket, &bytes, length, Int32(MSG_DONTWAIT)) != length { return drop(connection) }
+            if isKnown { continue }
+            bytes.withUnsafeBytes { connection.decoder.feed($0) }
+            while find(connection.serial) === connection, let event = connection.decoder.next() { handle(event, of: connection) }
+            connection.decoder = FrameDecoder()
+            if find(connection.serial) !== connection || !connection.survives { return }
+        }
+        // There may be more; the others come first.
+        loop.modify(connection.socket, connection.interest, .connection, number: connection.serial)
+    }
+
+    /// Something of it is only in this shim's memory now: it ends with the shim.
+    private func becomeOrdinary(_ connection: Connection) {
+        connection.survives = false
+        survivors?.forget(connection.serial)
+        loop.modify(connection.socket, connection.interest, .connection, number: connection.serial)
     }
 
     private func receive(_ connection: Connection) {
@@ -126,14 +211,15 @@ final class Server {
     func answer(_ call: Call, _ result: Result<[UInt8], Status>) {
         guard let connection = find(call.connection) else { return }
         connection.calls -= 1
-        send(result, stream: call.stream, to: connection)
+        send(survivors?.adjusted(call, result) ?? result, stream: call.stream, to: connection)
     }
 
     private func send(_ result: Result<[UInt8], Status>, stream: UInt32, to connection: Connection) {
         let bytes = Frame(stream: stream, kind: .response, data: ResponseEnvelope(result).encoded()).encoded()
         connection.outbound.append(contentsOf: bytes)
-        if !connection.awaitsRoom { return flush(connection) }
+        if !connection.awaitsRoom { flush(connection) }
         if connection.outbound.count > Self.outboundLimit { drop(connection) }
+        survivors?.journal.answered(connection: connection.serial, stream: stream)
     }
 
     private func flush(_ connection: Connection) {
@@ -146,7 +232,9 @@ final class Server {
         connection.outbound = rest == 0 ? [] : Array(connection.outbound.suffix(rest))
         if connection.awaitsRoom == (rest > 0) { return }
         connection.awaitsRoom = rest > 0
-        loop.modify(connection.socket, rest > 0 ? [.readable, .writable] : .readable, .connection, number: connection.serial)
+        // An answer that is half in the socket cannot be carried on.
+        if rest > 0 && connection.survives { return becomeOrdinary(connection) }
+        loop.modify(connection.socket, connection.interest, .connection, number: connection.serial)
     }
 
     private func drop(_ connection: Connection) {
@@ -154,5 +242,6 @@ final class Server {
         loop.remove(connection.socket)
         connections.remove(at: index)
         onClose(connection.serial)
+        survivors?.forget(connection.serial)
     }
 }

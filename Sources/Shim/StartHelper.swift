@@ -22,14 +22,16 @@ enum StartHelper {
         if taken == -EAGAIN || taken == -EACCES { return address }
         try shimErrors { () throws(SysError) in _ = try check("take lock of", arguments.bundle, taken) }
 
-        if let guards = try? GuardsRecord.read(in: bundle.raw), isAlive(guards.keeper) { return address }
+        let predecessors = (try? GuardsRecord.read(in: bundle.raw)) ?? nil
+        if let predecessors, isAlive(predecessors.keeper) { return address }
 
         let plan = try Plan(bundle: bundle.raw, id: arguments.id, underContainerd: start.publishAddress != nil, containerd)
-        let keeper = try shimErrors { () throws(SysError) in
-            try startKeeper(plan, command: command(arguments, start), bundle: bundle.raw, socket: start.socket)
+        let regain = try Regain(bundle: bundle.raw, start: start, predecessors: predecessors)
+        var guards = try shimErrors { () throws(SysError) in
+            try startKeeper(plan, regain, command: command(arguments, start), bundle: bundle.raw, socket: start.socket)
         }
-        let bootID = try shimErrors { () throws(SysError) in try Linux.bootID() }
-        try recordErrors { () throws(RecordError) in try GuardsRecord(keeper: keeper, bootID: bootID).write(in: bundle.raw) }
+        guards.bootID = try shimErrors { () throws(SysError) in try Linux.bootID() }
+        try recordErrors { () throws(RecordError) in try guards.write(in: bundle.raw) }
         if start.publishAddress != nil {
             try shimErrors { () throws(SysError) in try ContainerdStart.writeAddress(address, bundle: bundle.raw) }
         }
@@ -97,14 +99,16 @@ enum StartHelper {
         ]
     }
 
+    /// Starts the keeper and says who it is and which pipes it holds.
     private static func startKeeper(
-        _ plan: Plan, command: [String], bundle: Int32, socket: String
-    ) throws(SysError) -> ProcessIdentity {
+        _ plan: Plan, _ regain: Regain?, command: [String], bundle: Int32, socket: String
+    ) throws(SysError) -> GuardsRecord {
         let null = try Linux.open("/dev/null", O_RDWR)
         let exits = try Linux.open(KeeperExit.fileName, O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW, mode: 0o600, at: bundle)
         let parking = try pair("make parking sockets") { ctr_socketpair(Int32(SOCK_SEQPACKET.rawValue | SOCK_CLOEXEC.rawValue), $0) }
-        let stdout = try pipe(plan)
-        let stderr = try pipe(plan)
+        // Pipes that the container has already: it keeps its write ends, and nobody else gets one.
+        let stdout = regain == nil ? try pipe(plan) : (try readEnd(regain?.stdout), null.raw)
+        let stderr = regain == nil ? try pipe(plan) : (try readEnd(regain?.stderr), null.raw)
         let group = try plan.cgroup?.make() ?? (unified: -1, entrances: [])
         unlink(socket)
         let listener = Descriptor(owning: try check("listen on", socket, ctr_unix_listen(socket, 64, 0o600)))
@@ -132,7 +136,23 @@ enum StartHelper {
             unlink(socket)
             throw SysError("start keeper", command[0], code: failure)
         }
-        return try ProcessIdentity(current: child)
+        return GuardsRecord(
+            keeper: try ProcessIdentity(current: child), bootID: "", stdoutPipe: try inode(stdout.0), stderrPipe: try inode(stderr.0),
+            regained: regain?.outcome)
+    }
+
+    private static func inode(_ file: Int32) throws(SysError) -> UInt64 {
+        var status = stat()
+        try checkErrno("look at", "pipe", fstat(file, &status))
+        return UInt64(status.st_ino)
+    }
+
+    /// What was found of a stream; else the read end of a pipe that nobody writes to: it has ended.
+    private static func readEnd(_ found: Int32?) throws(SysError) -> Int32 {
+        if let found, found >= 0 { return found }
+        let ends = try pair("make pipe") { ctr_pipe2($0, O_CLOEXEC) }
+        close(ends.1)
+        return ends.0
     }
 
     private static func pair(_ what: String, _ make: (UnsafeMutablePointer<Int32>) -> Int32) throws(SysError) -> (Int32, Int32) {

@@ -27,6 +27,12 @@ public struct Configuration: Equatable, Sendable {
         self.keeper = keeper
     }
 
+    /// Where shims of others forward their events to: what they expect beside the API's socket. nil when that is too long for a socket.
+    public var eventsAddress: String? {
+        let path = address + ".ttrpc"
+        return path.utf8.count <= 107 ? path : nil
+    }
+
     func bundle(_ namespace: String, _ id: String) -> String { "\(state)/\(namespace)/\(id)" }
     func socket(_ namespace: String, _ id: String, _ incarnation: UInt32) -> String {
         "\(state)/s/\(Names.socketName(namespace: namespace, id: id, incarnation: incarnation))"

@@ -1,5 +1,6 @@
 import CtrProto
 import Linux
+import NIOCore
 import Store
 
 /// One exec of one container, as its ``Instance`` knows it; what is true of it lies with the shim and in BUNDLE/exec.
@@ -19,6 +20,10 @@ final class ExecProcess {
     var exitWaiters: [UInt64: CheckedContinuation<Void, any Error>] = [:]
     /// Calls of clients that read its output or wait for its end.
     var clients = 0
+    /// Those of them that read its output.
+    var readers = 0
+    /// Runs while nobody reads what an attached client was to read.
+    var farewell: Scheduled<Void>?
     /// What an attached client came for: both, and it is gone, and nobody will ask again.
     var exitWasTold = false
     var outputWasRead = false

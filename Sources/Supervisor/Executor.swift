@@ -54,4 +54,16 @@ public final class Executor: TaskExecutor, Sendable {
             }
         }
     }
+
+    /// Returns at `deadline`, or throws when the task is cancelled.
+    func pause(until deadline: NIODeadline) async throws {
+        let promise = loop.makePromise(of: Void.self)
+        let timer = loop.scheduleTask(deadline: deadline) { promise.succeed() }
+        try await withTaskCancellationHandler {
+            try await promise.futureResult.get()
+        } onCancel: {
+            timer.cancel()
+            promise.fail(CancellationError())
+        }
+    }
 }

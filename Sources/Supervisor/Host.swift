@@ -52,6 +52,12 @@ struct Host: Sendable {
         self.warnings = warnings
     }
 
+    /// A kernel's list of numbers such as "0-3"; "0" when it does not say. Blocking.
+    static func list(_ path: String) -> String {
+        guard let bytes = try? readFile(path, limit: 4096) else { return "0" }
+        return String(decoding: bytes.prefix { $0 != 0x0a }, as: UTF8.self)
+    }
+
     private static func text<Tuple>(_ tuple: Tuple) -> String {
         withUnsafeBytes(of: tuple) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
     }

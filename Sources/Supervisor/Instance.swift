@@ -16,7 +16,7 @@ import TTRPC
 actor Instance {
     /// What an operation is; one that is asked for again joins the one that runs.
     enum Operation: Equatable {
-        case create, adopt, start, delete(force: Bool), deleteTask(force: Bool), pause, resume
+        case create, adopt, start, delete(force: Bool), deleteTask(force: Bool), pause, resume, update, guards
     }
 
     nonisolated let id: String
@@ -44,8 +44,10 @@ actor Instance {
     var keeper: ProcessHandle?
     var keeperEnded = false
     var shimIdentity: ProcessIdentity?
-    /// What the shim said of itself when it was last connected.
-    var shimInfo = ShimInfo()
+    /// How often both guards were lost, and when new ones were made without being asked.
+    var guardLosses = 0
+    var regains: [NIODeadline] = []
+    var foreignShim: ForeignShim?
     /// Every exec that was not forgotten, by id.
     var execs: [String: ExecProcess] = [:]
 
@@ -76,6 +78,21 @@ actor Instance {
     var socketPath: String { configuration.socket(namespace, id, incarnation) }
     var incarnationDirectory: String { configuration.incarnationDirectory(namespace, id, incarnation) }
     var runtime: String { state.container.config.runtime.isEmpty ? configuration.runtime : state.container.config.runtime }
+    var shimInfo: ShimInfo { state.task?.shim ?? ShimInfo() }
+    /// Drives the shim of the current incarnation when it is another's.
+    var foreign: ForeignShim? {
+        guard let runtime = ForeignRuntime(runtime), incarnation > 0 else { return nil }
+        if let known = foreignShim, known.incarnation == incarnation { return known }
+        foreignShim?.close()
+        let made = ForeignShim(runtime, supervisor: supervisor, namespace: namespace, id: id, incarnation: incarnation)
+        foreignShim = made
+        return made
+    }
+    /// Connects to the shim, whoever's it is.
+    func dialShim() async throws -> ShimConnection {
+        if let foreign { return try await foreign.dial() }
+        return try await ShimConnection.dial(socketPath, executor: executor)
+    }
     var usesOwnRuntime: Bool { runtime == configuration.runtime }
 
     // MARK: operations
@@ -122,32 +139,32 @@ actor Instance {
     /// A database that cannot be written is no reason to forget what happened: it is shown, logged, and found again by the next start.
     @discardableResult
     func move(
-        to phase: TaskPhase, topic: Event.Topic, changes: [Change] = [], _ change: (inout TaskState) -> Void
+        to phase: TaskPhase, topic: Event.Topic, before: [Event.Topic] = [], changes: [Change] = [], _ change: (inout TaskState) -> Void
     ) async -> Bool {
         guard var task = state.task, task.row.phase.canBecome(phase) || (task.row.phase == phase && !task.proved) else { return false }
         task.row.phase = phase
         task.proved = true
         change(&task)
         state.task = task
-        await write([.putTask(task.row)] + changes, topic)
+        await write([.putTask(task.row)] + changes, topic, before: before)
         return true
     }
 
-    /// Writes `changes` with an event of the state as it is now, then shows that state.
-    func write(_ changes: [Change], _ topic: Event.Topic) async {
-        do { try await commit(changes, topic) } catch {
+    /// Writes `changes` with an event of the state as it is now, then shows that state; `before` are events of the same change that come first.
+    func write(_ changes: [Change], _ topic: Event.Topic, before: [Event.Topic] = []) async {
+        do { try await commit(changes, topic, before: before) } catch {
             logger.error("state not written", metadata: logContext.merging(["error": "\(error)", "event": "\(topic.rawValue)"]) { $1 })
         }
     }
 
     /// The same for changes that must be on the disk before the work begins.
-    func commit(_ changes: [Change], _ topic: Event.Topic) async throws {
+    func commit(_ changes: [Change], _ topic: Event.Topic, before: [Event.Topic] = []) async throws {
         revision += 1
         let number = revision
         let snapshot = state
-        let event = event(topic, snapshot)
+        let events = (before + [topic]).map { event($0, snapshot) }
         defer { show(snapshot, number) }
-        try await supervisor.store.commit(changes, event: event)
+        try await supervisor.store.commit(changes, events: events)
     }
 
     /// Later snapshots may have overtaken this one; what no row holds (guards, notes) is always the newest.
@@ -176,6 +193,7 @@ actor Instance {
             task.proved = newest.proved
             task.shimPID = newest.shimPID
             task.keeperPID = newest.keeperPID
+            task.shim = newest.shim
             task.note = newest.note
             shown.task = task
         }

@@ -125,6 +125,8 @@ extension Instance {
         }
         connection?.close()
         connection = nil
+        foreignShim?.close()
+        foreignShim = nil
         newsOfLink()
         let leftovers = leftovers
         let hierarchies = supervisor.host.cgroups
@@ -135,7 +137,7 @@ extension Instance {
 
     private func guardConnection() async -> ShimConnection? {
         if let connection, connection.isOpen { return connection }
-        return try? await ShimConnection.dial(socketPath, executor: executor)
+        return try? await dialShim()
     }
 
     /// Whether the shim promised to end.

@@ -35,11 +35,12 @@ extension Instance {
     func guardsGone() async {
         connection = nil
         keeperEnded = true
+        guardLosses += 1
         defer { newsOfLink() }
         guard let task = state.task, !task.row.phase.hasEnded else { return note { ($0.guards, $0.shimPID, $0.keeperPID) = (.none, 0, 0) } }
         if launching { return }
         if let process = initProcess, !process.hasEnded {
-            logger.warning("shim and keeper are gone; the container goes on unguarded", metadata: logContext)
+            logger.warning("its guards are gone; the container goes on unguarded", metadata: logContext)
             note { ($0.guards, $0.shimPID, $0.keeperPID, $0.proved) = (.lost, 0, 0, true) }
             let phase: TaskPhase = task.row.phase == .starting ? .running : task.row.phase
             if phase != task.row.phase {
@@ -49,7 +50,8 @@ extension Instance {
                 }
             }
             await write([], .taskLost)
-            return watchInit()
+            watchInit()
+            return regainByItself()
         }
         await endedWithoutGuards()
     }
@@ -67,9 +69,10 @@ extension Instance {
         if let status = initProcess?.exitStatus {
             return await finish(ExitRow(code: exitCode(waitStatus: status), source: "pidfd", exited: time))
         }
+        let guards = foreign == nil ? "shim and keeper" : "the shim"
         let reason =
             task.row.phase == .starting
-            ? "shim and keeper died while the container was being started" : "shim and keeper died before the exit status was recorded"
+            ? "\(guards) died while the container was being started" : "\(guards) died before the exit status was recorded"
         await finish(ExitRow(code: nil, source: "unknown", reason: reason, exited: time))
     }
 
@@ -80,12 +83,20 @@ extension Instance {
     }
 
     /// Writes and announces the end.
-    func finish(_ exit: ExitRow) async {
+    func finish(_ told: ExitRow) async {
+        var exit = told
+        // The pidfd was open before the end: it may know what guards that came later do not.
+        if exit.code == nil, let status = initProcess?.exitStatus {
+            exit = ExitRow(code: exitCode(waitStatus: status), source: "pidfd", exited: told.exited)
+        }
         let changes: [Change] = state.row.phase == .creating ? [.setPhase(id: id, .created)] : []
         if state.row.phase == .creating { state.row.phase = .created }
         let lost = state.task?.guards == .lost
-        let moved = await move(to: exit.code == nil ? .unknown : .stopped, topic: .taskExit, changes: changes) { task in
-            task.row.exit = exit
+        let row = exit
+        let moved = await move(
+            to: row.code == nil ? .unknown : .stopped, topic: .taskExit, before: row.oomKilled ? [.taskOOM] : [], changes: changes
+        ) { task in
+            task.row.exit = row
             if lost { task.guards = .none }
         }
         guard moved else { return }

@@ -12,6 +12,8 @@ extension Instance {
     private static let signalDeadline = TimeAmount.seconds(5)
     private static let forgetDeadline = TimeAmount.seconds(10)
     private static let killDeadline = TimeAmount.seconds(10)
+    /// How long the output of an attached exec waits for a client that does not read yet, or that comes back after a restart of the manager.
+    private static let readerGrace = TimeAmount.seconds(10)
     /// Ended execs that are kept for lists and late waits.
     static let keptExecs = 32
 
@@ -72,13 +74,38 @@ extension Instance {
     func execReaderCame(_ text: String) throws(SupervisorError) -> String {
         let exec = try findExec(text, "read logs")
         exec.clients += 1
+        exec.readers += 1
+        exec.farewell?.cancel()
+        exec.farewell = nil
         return exec.id
     }
 
     func execReaderLeft(_ execID: String, atEnd: Bool) {
         guard let exec = execs[execID] else { return }
-        if atEnd { exec.outputWasRead = true }
+        exec.readers -= 1
+        if atEnd { exec.outputWasRead = true } else if exec.readers == 0 { sayFarewell(execID) }
         clientLeft(exec)
+    }
+
+    /// An attached client reads soon, or the process is not kept waiting for it.
+    func expectReader(_ exec: ExecProcess) {
+        guard exec.config.attached, !exec.hasEnded, exec.readers == 0 else { return }
+        let execID = exec.id
+        exec.farewell?.cancel()
+        exec.farewell = executor.loop.scheduleTask(in: Self.readerGrace) { [self] in
+            _ = executor.spawn { await self.sayFarewell(execID) }
+        }
+    }
+
+    /// Tells the shim that nobody reads the exec's output: from now on the process is not kept waiting for a reader.
+    private func sayFarewell(_ execID: String) {
+        guard let exec = execs[execID], exec.config.attached, exec.readers == 0, !exec.hasEnded, let connection else { return }
+        let shim = Shim(connection: connection, id: id)
+        executor.spawn { [logger, logContext] in
+            do { _ = try await shim.waitLog(exec: execID, indexSize: .max) } catch {
+                logger.debug("farewell not said", metadata: logContext.merging(["error": "\(error)"]) { $1 })
+            }
+        }
     }
 
     private func clientLeft(_ exec: ExecProcess) {

@@ -134,6 +134,7 @@ extension Instance {
             _ = executor.spawn { await self.newsOfLink() }
         }
         defer { alarm.cancel() }
+        await guarded()
         let deadline = NIODeadline.now() + Self.linkPatience
         while true {
             let task = try requireRunning(operation)
@@ -216,6 +217,8 @@ extension Instance {
     private func takeOver(_ process: Ctr_Shim_V1_Process) async {
         if let known = execs[process.execID] {
             known.pid = process.pid
+            // A new shim does not know that nobody reads.
+            expectReader(known)
             return watchExec(known)
         }
         let (config, known) = await recordedExec(process)
@@ -252,6 +255,7 @@ extension Instance {
     /// Waits for its end, through whatever shims there will be.
     func watchExec(_ exec: ExecProcess) {
         guard exec.watch == nil, !exec.hasEnded else { return }
+        expectReader(exec)
         let id = exec.id
         exec.watch = executor.spawn { await self.awaitExec(id) }
     }
@@ -303,6 +307,7 @@ extension Instance {
         await announce(event(.execExit, exec, message))
         exec.exit = row
         exec.watch = nil
+        exec.farewell?.cancel()
         let waiters = exec.exitWaiters
         exec.exitWaiters = [:]
         for waiter in waiters.values { waiter.resume() }
@@ -323,6 +328,7 @@ extension Instance {
     func forget(_ exec: ExecProcess) {
         guard execs[exec.id] === exec else { return }
         execs[exec.id] = nil
+        exec.farewell?.cancel()
         let waiters = exec.exitWaiters
         exec.exitWaiters = [:]
         for waiter in waiters.values { waiter.resume() }

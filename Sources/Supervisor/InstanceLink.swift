@@ -32,7 +32,7 @@ extension Instance {
                 if let given = next {
                     open = given
                 } else {
-                    open = try await ShimConnection.dial(socketPath, executor: executor)
+                    open = try await dialShim()
                     try await introduce(open)
                 }
                 next = nil
@@ -103,11 +103,11 @@ extension Instance {
 
     /// Takes over who the guards are.
     func apply(_ info: ShimInfo) {
-        shimInfo = info
         shimIdentity = try? ProcessIdentity(current: Int32(clamping: info.shimPID))
         if info.keeperPID == 0 { keeperEnded = true }
         let gone = keeperEnded
         note { task in
+            task.shim = info
             task.shimPID = info.shimPID
             if let keeper = info.keeperPID, keeper != 0 { task.keeperPID = keeper }
             if gone { task.keeperPID = 0 }
@@ -249,7 +249,7 @@ extension Instance {
         if let process = found.process, !task.row.phase.hasEnded { remember(initOf: process) }
         if let exit = found.exit, !task.row.phase.hasEnded { await finish(ExitRow(exit)) }
         do {
-            let open = try await ShimConnection.dial(socketPath, executor: executor)
+            let open = try await dialShim()
             try await adopt(open)
         } catch ShimError.refused {
             if state.task?.row.phase == .starting && !found.started { return try await restart() }
@@ -276,7 +276,7 @@ extension Instance {
     /// Connected, lost, or known to be silent.
     private var linkSettled: Bool { connection != nil || state.task?.guards == .unresponsive || state.task?.guards == .lost }
 
-    private func introduceAndWatch(_ open: ShimConnection, incarnation number: UInt32) async {
+    func introduceAndWatch(_ open: ShimConnection, incarnation number: UInt32) async {
         do {
             try await introduce(open)
             await watch(open, incarnation: number)

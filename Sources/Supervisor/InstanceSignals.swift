@@ -41,6 +41,7 @@ extension Instance {
 
     private func killDirectly(signal: UInt32, all: Bool) async throws {
         watchInit()
+        defer { guardedSoon() }
         if signal == UInt32(SIGKILL) || all {
             let cgroup = try ContainerCgroup(configuration.cgroupPath(namespace, id), in: supervisor.host.cgroups)
             if signal == UInt32(SIGKILL) {
@@ -98,12 +99,14 @@ extension Instance {
     // MARK: pause and resume
 
     func pause() async throws {
+        await guarded()
         try await perform(.pause) { instance in
             try await instance.change(to: .paused, topic: .taskPaused, "pause task") { try await $0.pause(timeout: .seconds(15)) }
         }
     }
 
     func resume() async throws {
+        await guarded()
         try await perform(.resume) { instance in
             try await instance.change(to: .running, topic: .taskResumed, "resume task") { try await $0.resume(timeout: Self.callDeadline) }
         }

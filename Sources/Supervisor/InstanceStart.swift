@@ -122,7 +122,7 @@ extension Instance {
 
     private func usable(_ connection: ShimConnection?) async throws -> ShimConnection {
         if let connection, connection.isOpen { return connection }
-        return try await ShimConnection.dial(socketPath, executor: executor)
+        return try await dialShim()
     }
 
     /// Where the standard streams of the container's first process go: its output into the log, which is what shims of every version do

@@ -76,6 +76,8 @@ struct Leftovers: Sendable {
 
     /// Removes what a runtime leaves: the container's cgroup with whoever is in it, the runtime's state, the bundle.
     func removeRuntimeState(_ hierarchies: CgroupHierarchies) throws(SysError) {
+        // First, while its files are there: a mount must not be taken for a directory of ours.
+        try ForeignStart(configuration: configuration, namespace: namespace, id: id).cleanUp()
         try ContainerCgroup(configuration.cgroupPath(namespace, id), in: hierarchies).remove()
         try Self.removeTree(configuration.runtimeRoot(namespace), id)
         try Self.removeTree(configuration.state + "/" + namespace, id)

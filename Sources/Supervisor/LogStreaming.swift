@@ -157,6 +157,12 @@ extension Instance {
             let left = until.map { $0 - now(CLOCK_REALTIME) }
             if let left, left <= 0 { return (indexSize, true) }
             let timeout = left.map { TimeAmount.nanoseconds($0) }
+            if let foreign {
+                if let news = try await foreign.waitLog(exec: exec, indexSize: indexSize) { return news }
+                if task.row.phase.hasEnded { return (indexSize, true) }
+                await linkChange()
+                continue
+            }
             if let connection {
                 do {
                     let answer = try await Shim(connection: connection, id: id).waitLog(exec: exec, indexSize: indexSize, timeout: timeout)

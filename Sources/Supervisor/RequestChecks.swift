@@ -37,6 +37,9 @@ struct RequestChecks {
         if !config.cwd.isEmpty && !config.cwd.hasPrefix("/") {
             throw refuse("working directory \"\(config.cwd.shown)\" is not an absolute path")
         }
+        if config.terminalWidth > UInt16.max || config.terminalHeight > UInt16.max {
+            throw refuse("terminal size \(config.terminalWidth)x\(config.terminalHeight) is too large")
+        }
         try checkMounts()
         try checkLimits()
         if !["", "none", "host"].contains(config.network) { throw refuse("unknown network \"\(config.network.shown)\": none or host") }
@@ -49,8 +52,9 @@ struct RequestChecks {
         do throws(LogOptionError) { _ = try LogOptions(driver: config.logDriver, options: config.logOptions) } catch {
             throw refuse(error.description)
         }
-        if !config.runtime.isEmpty && !config.runtime.hasPrefix("/") {
-            throw refuse("runtime \"\(config.runtime.shown)\" is not an absolute path")
+        if !config.runtime.isEmpty && !config.runtime.hasPrefix("/") && ForeignRuntime(config.runtime) == nil {
+            throw refuse(
+                "runtime \"\(config.runtime.shown)\" is neither an absolute path nor the name of a containerd shim (io.containerd.NAME.VERSION)")
         }
     }
 
@@ -78,10 +82,14 @@ struct RequestChecks {
     }
 
     /// What only the host can tell. Blocking.
-    func checkHost() throws(SupervisorError) {
-        let runtime = request.config.runtime
-        if !runtime.isEmpty && access(runtime, X_OK) != 0 { throw refuse("runtime \(runtime.shown): \(String(cString: strerror(errno)))") }
+    func checkHost(_ configuration: Configuration) throws(SupervisorError) {
         do throws(LogOptionError) { try logOptions?.checkHost() } catch { throw refuse(error.description) }
+        let runtime = request.config.runtime
+        if let foreign = ForeignRuntime(runtime) {
+            _ = try foreign.find(configuration)
+            return
+        }
+        if !runtime.isEmpty && access(runtime, X_OK) != 0 { throw refuse("runtime \(runtime.shown): \(String(cString: strerror(errno)))") }
     }
 
     /// Whether the host has to be looked at.

@@ -33,14 +33,18 @@ final class ShimConnection: Sendable {
     private let channel: any Channel
     private let handler: NIOLoopBound<ShimHandler>
 
-    private init(channel: any Channel, handler: NIOLoopBound<ShimHandler>) {
+    /// Takes the calls for a shim that is not ours.
+    private let foreign: ForeignShim?
+
+    private init(channel: any Channel, handler: NIOLoopBound<ShimHandler>, foreign: ForeignShim?) {
         self.channel = channel
         self.handler = handler
+        self.foreign = foreign
     }
 
     /// Connects to the socket at `path`. On a Unix socket this never waits: the keeper's queue takes the connection though no shim may
     /// live.
-    static func dial(_ path: String, executor: Executor) async throws -> ShimConnection {
+    static func dial(_ path: String, executor: Executor, foreign: ForeignShim? = nil) async throws -> ShimConnection {
         let socket = ctr_unix_connect(path, true)
         guard socket >= 0 else {
             throw socket == -ECONNREFUSED || socket == -ENOENT ? ShimError.refused : ShimError.cannotConnect(errno: -socket)
@@ -53,13 +57,21 @@ final class ShimConnection: Sendable {
                     channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(handler.value) }
                 }
                 .withConnectedSocket(socket)
-                .map { ShimConnection(channel: $0, handler: handler) }
+                .map { ShimConnection(channel: $0, handler: handler, foreign: foreign) }
         }.get()
     }
 
     /// Calls `method` and waits for its answer, at most `timeout` when there is one.
     /// - Throws: `Status` as the shim answered, ``ShimError``, or CancellationError when the caller's task was cancelled.
     func call<Response: Message>(
+        _ service: String, _ method: String, _ request: some Message, timeout: TimeAmount? = nil
+    ) async throws -> Response {
+        if let foreign { return try await foreign.call(self, service, method, request, timeout: timeout) }
+        return try await send(service, method, request, timeout: timeout)
+    }
+
+    /// The same, to the shim itself whatever it is.
+    func send<Response: Message>(
         _ service: String, _ method: String, _ request: some Message, timeout: TimeAmount? = nil
     ) async throws -> Response {
         let envelope = RequestEnvelope(

@@ -19,7 +19,7 @@ public func makeSpec(_ request: SpecRequest) throws(SpecError) -> JSON {
         JSON.Member("process", try process(request, hostname: hostname)),
         JSON.Member("root", ["path": "rootfs", "readonly": .bool(request.readOnly)]),
         JSON.Member("hostname", .string(hostname)),
-        JSON.Member("mounts", try SpecMounts.mounts(request.mounts)),
+        JSON.Member("mounts", try SpecMounts.mounts(request.mounts, privileged: request.privileged)),
     ]
     if request.detachedRootFS { spec.append(JSON.Member("annotations", ["org.ctrd.rootfs.fd": "3"])) }
     spec.append(JSON.Member("linux", try linux(request)))
@@ -29,23 +29,22 @@ public func makeSpec(_ request: SpecRequest) throws(SpecError) -> JSON {
 private func process(_ request: SpecRequest, hostname: String) throws(SpecError) -> JSON {
     guard let program = request.args.first, !program.isEmpty else { throw SpecError("command", "it is empty") }
     for argument in request.args where argument.utf8.contains(0) { throw SpecError("command", "an argument contains a NUL byte") }
-    let user = request.user
-    return [
-        "terminal": .bool(request.terminal),
-        "user": [
-            "uid": .integer(Int64(user.uid)), "gid": .integer(Int64(user.gid)),
-            "additionalGids": .array(user.additionalGids.map { .integer(Int64($0)) }),
-        ],
-        "args": strings(request.args),
-        "env": strings(try environment(request, hostname: hostname)),
-        "cwd": .string(try SpecRequest.cleanWorkingDirectory(request.cwd)),
-        "capabilities": [
-            // None inheritable or ambient: a file with inheritable capabilities would give them to everybody (CVE-2022-24769).
-            "bounding": capabilities, "effective": capabilities, "permitted": capabilities,
-        ],
-        "noNewPrivileges": false,
-        "oomScoreAdj": 0,
+    let capabilities = request.privileged ? strings(request.hostCapabilities) : capabilities
+    var members = [JSON.Member("terminal", .bool(request.terminal))]
+    if request.terminal, let size = ProcessObject.consoleSize(request.terminalWidth, request.terminalHeight) {
+        members.append(JSON.Member("consoleSize", size))
+    }
+    members += [
+        JSON.Member("user", ProcessObject.user(request.user)),
+        JSON.Member("args", strings(request.args)),
+        JSON.Member("env", strings(try environment(request, hostname: hostname))),
+        JSON.Member("cwd", .string(try SpecRequest.cleanWorkingDirectory(request.cwd))),
+        // None inheritable or ambient: a file with inheritable capabilities would give them to everybody (CVE-2022-24769).
+        JSON.Member("capabilities", ["bounding": capabilities, "effective": capabilities, "permitted": capabilities]),
+        JSON.Member("noNewPrivileges", false),
+        JSON.Member("oomScoreAdj", 0),
     ]
+    return .object(members)
 }
 
 /// Docker's fourteen.
@@ -83,30 +82,24 @@ private func linux(_ request: SpecRequest) throws(SpecError) -> JSON {
         JSON.Member("resources", try resources(request)),
         JSON.Member("cgroupsPath", .string(request.cgroupsPath)),
         JSON.Member("namespaces", .array(namespaces)),
-        JSON.Member("seccomp", SeccompProfile.default),
-        JSON.Member("maskedPaths", SpecMounts.masked),
-        JSON.Member("readonlyPaths", SpecMounts.readOnly),
     ]
+    if request.privileged {
+        members.append(JSON.Member("devices", .array(request.hostDevices)))
+    } else {
+        members += [
+            JSON.Member("seccomp", SeccompProfile.default),
+            JSON.Member("maskedPaths", SpecMounts.masked),
+            JSON.Member("readonlyPaths", SpecMounts.readOnly),
+        ]
+    }
     return .object(members)
 }
 
 private func resources(_ request: SpecRequest) throws(SpecError) -> JSON {
-    var members = [JSON.Member("devices", devices)]
-    if request.memoryBytes != 0 {
-        guard request.memoryBytes >= 6 << 20 else { throw SpecError("memory limit", "it must be at least 6 MiB") }
-        var memory: [JSON.Member] = [JSON.Member("limit", .integer(request.memoryBytes))]
-        // Memory and swap together: so none of it is swap.
-        if request.hostLimitsSwap { memory.append(JSON.Member("swap", .integer(request.memoryBytes))) }
-        members.append(JSON.Member("memory", .object(memory)))
-    }
-    if request.nanoCPUs != 0 {
-        let period: Int64 = 100_000
-        let quota = request.nanoCPUs / (1_000_000_000 / period)
-        guard request.nanoCPUs > 0, quota >= 1000 else { throw SpecError("processor limit", "it must be at least 0.01") }
-        members.append(JSON.Member("cpu", ["quota": .integer(quota), "period": .integer(period)]))
-    }
-    if request.pidsLimit > 0 { members.append(JSON.Member("pids", ["limit": .integer(request.pidsLimit)])) }
-    return .object(members)
+    try request.limits.check()
+    let all: JSON = [["allow": true, "access": "rwm"]]
+    return .object(
+        [JSON.Member("devices", request.privileged ? all : devices)] + request.limits.resources(hostLimitsSwap: request.hostLimitsSwap))
 }
 
 /// Nothing first, then what every container has: making nodes, but opening only null, zero, full, random, urandom, tty, console, ptmx and

@@ -14,7 +14,8 @@ enum SpecMounts {
     ]
 
     /// The defaults, without those that a mount of the user's replaces, then the user's, parents before what lies in them.
-    static func mounts(_ user: [SpecBindMount]) throws(SpecError) -> JSON {
+    /// A privileged container may write to /sys and to its control groups.
+    static func mounts(_ user: [SpecBindMount], privileged: Bool = false) throws(SpecError) -> JSON {
         var cleaned: [(parts: [Substring], mount: SpecBindMount)] = []
         for mount in user {
             let shown = "\"\(mount.destination.prefix(128))\""
@@ -32,7 +33,8 @@ enum SpecMounts {
         }
         var result: [JSON] = []
         for mount in defaults where !cleaned.contains(where: { "/" + $0.parts.joined(separator: "/") == mount.destination }) {
-            result.append(json(mount.destination, mount.type, mount.source, mount.options))
+            let options = privileged ? mount.options.filter { $0 != "ro" } : mount.options
+            result.append(json(mount.destination, mount.type, mount.source, options))
         }
         // Sorting by depth keeps the user's order where it does not matter.
         for (_, element) in cleaned.enumerated().sorted(by: { ($0.element.parts.count, $0.offset) < ($1.element.parts.count, $1.offset) }) {

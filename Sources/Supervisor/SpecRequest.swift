@@ -47,12 +47,12 @@ public struct SpecRequest: Equatable, Sendable {
     public var user: ResolvedUser
     public var mounts: [SpecBindMount] = []
     public var readOnly = false
-    /// Bytes of memory, swap included; 0 is no limit.
-    public var memoryBytes: Int64 = 0
-    /// Billionths of a processor; 0 is no limit.
-    public var nanoCPUs: Int64 = 0
-    /// Processes and threads; 0 and less are no limit.
-    public var pidsLimit: Int64 = 0
+    var limits = ResourceLimits()
+    /// All capabilities and devices, and nothing hidden.
+    public var privileged = false
+    /// Every capability that the kernel knows, and the device nodes of the host: what a privileged container gets.
+    var hostCapabilities: [String] = []
+    var hostDevices: [JSON] = []
     /// `none` or `host`.
     public var network = "none"
     /// `linux.cgroupsPath`, made by the manager.
@@ -60,6 +60,9 @@ public struct SpecRequest: Equatable, Sendable {
     /// Whether the runtime gets its root as descriptor 3.
     public var detachedRootFS = true
     public var terminal = false
+    /// Of the terminal at its start; 0 leaves the kernel's.
+    public var terminalWidth: UInt32 = 0
+    public var terminalHeight: UInt32 = 0
     /// Whether the host limits memory and swap together (memory.memsw on v1, memory.swap on v2).
     public var hostLimitsSwap = true
 

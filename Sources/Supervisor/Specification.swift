@@ -60,9 +60,15 @@ extension Supervisor {
             request.hostname = config.hostname
             request.mounts = config.mounts.map { SpecBindMount(source: $0.source, destination: $0.destination, readOnly: $0.readOnly) }
             request.readOnly = config.readOnly
-            request.memoryBytes = config.memoryBytes
-            request.nanoCPUs = config.nanoCpus
-            request.pidsLimit = config.pidsLimit
+            request.limits = ResourceLimits(config, changed: state.container.limits)
+            request.terminal = config.terminal
+            request.terminalWidth = config.terminalWidth
+            request.terminalHeight = config.terminalHeight
+            request.privileged = config.privileged
+            if config.privileged {
+                request.hostCapabilities = host.capabilities
+                request.hostDevices = HostDevices.all()
+            }
             request.network = config.network.isEmpty ? "none" : config.network
             request.detachedRootFS = detached
             request.hostLimitsSwap = host.limitsSwap

@@ -28,6 +28,8 @@ public struct TaskState: Equatable, Sendable {
     public var guards: Ctr_V1_Guards
     public var shimPID: UInt32 = 0
     public var keeperPID: UInt32 = 0
+    /// What the shim said of itself when it was last asked.
+    var shim = ShimInfo()
     /// What the manager could not find out, beside `row.error`.
     public var note = ""
 
@@ -93,7 +95,9 @@ public struct ContainerState: Equatable, Sendable {
         if let exit = task.row.exit { message.exit = exit.message }
         message.guards = task.guards
         message.shimPid = task.shimPID
+        message.limitsOfGuards = ForeignRuntime(container.config.runtime)?.limits ?? []
         message.keeperPid = task.keeperPID
+        if message.guards != .none { message.shimVersion = task.shim.version }
         message.error = task.row.error.isEmpty ? task.note : task.row.error
         return message
     }

@@ -15,6 +15,7 @@ public final class Supervisor: Sendable {
     let host: Host
     let logger: Logger
     let watcher: PidfdWatcher
+    let logWatch: LogWatch
     let catalog: ImageCatalog
     public let registry = Registry()
     private let rebuilt: Bool
@@ -28,6 +29,7 @@ public final class Supervisor: Sendable {
         rebuilt = rebuild
         host = try Host()
         watcher = try PidfdWatcher()
+        logWatch = try LogWatch()
         let contents =
             rebuild ? try Rebuild(configuration: configuration, bootID: host.bootID, logger: logger).contents() : try store.load()
         catalog = try ImageCatalog(root: configuration.root, rows: contents.imageNames, store: store, executor: executor, logger: logger)

@@ -45,9 +45,9 @@ extension Supervisor {
     private func command(
         of request: Ctr_V1_CreateContainerRequest, _ manifest: Digest, _ checks: RequestChecks
     ) async throws -> [String] {
-        let catalog = catalog
+        let (catalog, configuration) = (catalog, configuration)
         return try await executor.blocking {
-            if checks.concernsHost { try checks.checkHost() }
+            if checks.concernsHost { try checks.checkHost(configuration) }
             let image: LoadedImage
             do { image = try catalog.load(manifest) } catch {
                 throw SupervisorError(

@@ -62,4 +62,30 @@ extension Supervisor {
         } catch { throw SupervisorError.wrapping(error, "wait for exec", request.execID.shown) }
         return response
     }
+
+    public func writeInput(_ request: Ctr_V1_WriteInputRequest) async throws -> Ctr_V1_WriteInputResponse {
+        let instance = try find(request.namespace, request.container, "write input")
+        do {
+            try await instance.settled()
+            return try await instance.writeInput(request)
+        } catch { throw SupervisorError.wrapping(error, "write input", request.container.shown) }
+    }
+
+    public func resize(_ request: Ctr_V1_ResizeRequest) async throws -> Google_Protobuf_Empty {
+        let instance = try find(request.namespace, request.container, "resize")
+        do {
+            try await instance.settled()
+            try await instance.resize(request)
+        } catch { throw SupervisorError.wrapping(error, "resize", request.container.shown) }
+        return Google_Protobuf_Empty()
+    }
+
+    public func update(_ request: Ctr_V1_UpdateTaskRequest) async throws -> Google_Protobuf_Empty {
+        let instance = try find(request.namespace, request.container, "update container")
+        do {
+            try await instance.settled()
+            try await instance.update(request.limits)
+        } catch { throw SupervisorError.wrapping(error, "update container", request.container.shown) }
+        return Google_Protobuf_Empty()
+    }
 }

@@ -22,7 +22,8 @@ struct Daemon {
         try Self.probe(configuration)
         try Self.makeDirectories(configuration)
         locks = [try Self.lock(configuration.root), try Self.lock(configuration.state)]
-        let socket = try Self.listen(configuration)
+        let socket = try Self.listen(configuration.address)
+        let events = try configuration.eventsAddress.map { path throws(StartupError) in try Self.listen(path) }
 
         let executor = Executor(loop: MultiThreadedEventLoopGroup(numberOfThreads: 1).next())
         do {
@@ -36,9 +37,11 @@ struct Daemon {
         // whose shims are silent.
         let supervisor = supervisor
         let server = Server(supervisor: supervisor, executor: executor, logger: logger)
+        let eventServer = Server(supervisor: supervisor, executor: executor, logger: logger, events: true)
         executor.spawn {
             await supervisor.reconcile(patience: Self.patience)
             do {
+                if let events { _ = try await eventServer.serve(events) }
                 _ = try await server.serve(socket)
                 logger.info("listening", metadata: ["address": "\(configuration.address)", "root": "\(configuration.root)"])
             } catch {
@@ -53,6 +56,7 @@ struct Daemon {
         var item = pollfd(fd: signals, events: Int16(POLLIN), revents: 0)
         while poll(&item, 1, -1) < 0 && errno == EINTR {}
         unlink(configuration.address)
+        if let events = configuration.eventsAddress { unlink(events) }
         supervisor.removeEmptyCgroups()
     }
 
@@ -97,6 +101,7 @@ struct Daemon {
             throw inUse(directory, file.raw)
         }
         _ = try addressIsFree(configuration.address)
+        if let events = configuration.eventsAddress { _ = try addressIsFree(events) }
     }
 
     private static func inUse(_ directory: String, _ lock: Int32) -> StartupError {
@@ -123,8 +128,7 @@ struct Daemon {
         throw StartupError("cannot use address \(path): \(SysError("connect", code: -connected).cause)")
     }
 
-    private static func listen(_ configuration: Configuration) throws(StartupError) -> Int32 {
-        let path = configuration.address
+    private static func listen(_ path: String) throws(StartupError) -> Int32 {
         if !(try addressIsFree(path)) { unlink(path) }
         return try startupStep { () throws(SysError) in try check("listen on", path, ctr_unix_listen(path, 256, 0o600)) }
     }

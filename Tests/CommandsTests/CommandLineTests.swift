@@ -1,10 +1,11 @@
 import ArgumentParser
+import CtrProto
 import XCTest
 
 @testable import Commands
 
 final class CommandLineTests: XCTestCase {
-    private func run(_ words: String...) throws -> Run { try XCTUnwrap(Run.parseAsRoot(JoinedValues.separated(words)) as? Run) }
+    private func run(_ words: String...) throws -> Run { try XCTUnwrap(Run.parseAsRoot(JoinedValues.run.separated(words)) as? Run) }
 
     func testWhatIsBehindTheImageBelongsToTheCommand() throws {
         let table: [([String], [String])] = [
@@ -61,19 +62,110 @@ final class CommandLineTests: XCTestCase {
             (["-e"], ["-e"]),
             (["--rm", "--", "-eA=1"], ["--rm", "--", "-eA=1"]),
         ]
-        for (words, expected) in table { XCTAssertEqual(JoinedValues.separated(words), expected) }
+        for (words, expected) in table { XCTAssertEqual(JoinedValues.run.separated(words), expected) }
     }
 
     func testEveryOptionWithAValueIsKnownToTheSeparation() {
-        // In the help an option with a value is "-e, --env <variable>" or "--name <name>".
-        for line in Run.helpMessage(columns: 200).split(separator: "\n") where line.hasPrefix("  -") && line.contains(" <") {
-            let names = line.prefix { $0 != "<" }.split(whereSeparator: { ", ".contains($0) })
-            for name in names {
-                let isKnown =
-                    name.hasPrefix("--")
-                    ? JoinedValues.long.contains(String(name.dropFirst(2))) : name.last.map(JoinedValues.short.contains) == true
-                XCTAssertTrue(isKnown, "\(name)")
+        for (help, joined) in [(Run.helpMessage(columns: 200), JoinedValues.run), (Exec.helpMessage(columns: 200), .exec)] {
+            // In the help an option with a value is "-e, --env <variable>" or "--name <name>".
+            for line in help.split(separator: "\n") where line.hasPrefix("  -") && line.contains(" <") {
+                let names = line.prefix { $0 != "<" }.split(whereSeparator: { ", ".contains($0) })
+                for name in names {
+                    let isKnown =
+                        name.hasPrefix("--")
+                        ? joined.long.contains(String(name.dropFirst(2))) : name.last.map(joined.short.contains) == true
+                    XCTAssertTrue(isKnown, "\(name)")
+                }
             }
+        }
+    }
+
+    func testTheRestOfExecIsTheCommand() throws {
+        let table: [([String], [String])] = [
+            (["-it", "web", "sh", "-c", "ls -l"], ["web", "sh", "-c", "ls -l"]),
+            (["-ite", "A=1", "web", "env", "-i"], ["web", "env", "-i"]),
+            (["--sig-proxy=false", "-u1:2", "-w", "/tmp", "web", "id", "--help"], ["web", "id", "--help"]),
+            (["--sig-proxy", "list", "true"], ["list", "true"]),
+            (["--detach-keys", "ctrl-a", "web", "-d"], ["web", "-d"]),
+        ]
+        for (words, expected) in table {
+            let exec = try XCTUnwrap(Exec.parseAsRoot(Program.words(words, of: Exec.self)) as? Exec)
+            let request = try exec.request(namespace: "n")
+            XCTAssertEqual([request.container] + request.config.args, expected, "\(words)")
+            XCTAssertTrue(request.config.attached)
+            XCTAssertEqual(request.execID.utf8.count, 64)
+        }
+        for words in [[], ["web"], ["-x", "web", "true"], ["", "true"], ["-w", "tmp", "web", "true"]] {
+            XCTAssertThrowsError(
+                try (Exec.parseAsRoot(Program.words(words, of: Exec.self)) as? Exec)?.request(namespace: ""), "\(words)")
+        }
+    }
+
+    func testOptionsOfExecReachTheRequest() throws {
+        let words = ["-di", "-t", "-eA=1", "--privileged", "-u", "1:2", "-w/srv", "web", "job"]
+        let exec = try XCTUnwrap(Exec.parseAsRoot(Program.words(words, of: Exec.self)) as? Exec)
+        let config = try exec.request(namespace: "n").config
+        XCTAssertEqual(config.env, ["A=1"])
+        XCTAssertEqual(config.user, "1:2")
+        XCTAssertEqual(config.cwd, "/srv")
+        XCTAssertTrue(config.privileged && config.terminal)
+        // Nobody is there who could write to it or read from it.
+        XCTAssertFalse(config.openStdin || config.attached)
+    }
+
+    func testStreamsOfRun() throws {
+        let both = try run("-i", "busybox").attachedStreams()
+        XCTAssertTrue(both.input)
+        XCTAssertEqual(both.output, LogSelection())
+        let one = try run("-a", "STDERR", "busybox").attachedStreams()
+        XCTAssertFalse(one.input)
+        XCTAssertEqual(one.output?.streams, [.stderr])
+        let input = try run("-astdin", "busybox").attachedStreams()
+        XCTAssertTrue(input.input)
+        XCTAssertNil(input.output)
+        XCTAssertFalse(try run("-di", "busybox").attachedStreams().input)
+        XCTAssertThrowsError(try run("-d", "-a", "stdout", "busybox").attachedStreams())
+        XCTAssertThrowsError(try run("-a", "both", "busybox").attachedStreams())
+    }
+
+    func testSignalsAreHandedOnUnlessTheTerminalIsRaw() throws {
+        XCTAssertTrue(try run("busybox").front.proxies(isRaw: false))
+        XCTAssertFalse(try run("busybox").front.proxies(isRaw: true))
+        XCTAssertFalse(try run("--sig-proxy=false", "busybox").front.proxies(isRaw: false))
+        XCTAssertTrue(try run("--sig-proxy", "busybox").front.proxies(isRaw: true))
+    }
+
+    func testInputTerminalAndLogDriverReachTheRequest() throws {
+        let config = try run(
+            "-it", "--privileged", "--log-driver", "cri", "--log-opt", "max-size=10m", "--log-opt", "max-file=3", "busybox"
+        ).container.request(namespace: "n").config
+        XCTAssertTrue(config.openStdin && config.terminal && config.privileged)
+        XCTAssertEqual(config.logDriver, "cri")
+        XCTAssertEqual(config.logOptions, ["max-size": "10m", "max-file": "3"])
+        XCTAssertThrowsError(try run("--log-opt", "x", "busybox").container.request(namespace: ""))
+    }
+
+    func testLimitsOfUpdate() throws {
+        func limits(_ words: String...) throws -> Ctr_V1_Limits {
+            try XCTUnwrap(Update.parseAsRoot(words + ["web"]) as? Update).limits()
+        }
+        let all = try limits(
+            "-m", "64m", "--memory-swap", "-1", "--memory-reservation", "0", "--cpus", "1.5", "--cpu-shares", "512", "--cpuset-cpus",
+            "0-3,8",
+            "--cpuset-mems", "0", "--pids-limit", "-1")
+        XCTAssertEqual(all.memoryBytes, 64 << 20)
+        XCTAssertEqual(all.memorySwapBytes, -1)
+        XCTAssertTrue(all.hasMemoryReservationBytes && all.memoryReservationBytes == 0)
+        XCTAssertEqual(all.nanoCpus, 1_500_000_000)
+        XCTAssertEqual(all.cpuShares, 512)
+        XCTAssertEqual(all.cpusetCpus, "0-3,8")
+        XCTAssertEqual(all.cpusetMems, "0")
+        XCTAssertTrue(all.hasPidsLimit && all.pidsLimit == 0)
+        XCTAssertFalse(try limits("--cpus", "1").hasMemoryBytes)
+        for words in [
+            [], ["--cpu-shares", "1"], ["--cpuset-cpus", "3-1"], ["--cpuset-cpus", "a"], ["--cpuset-mems", ""], ["-m", "-2"],
+        ] {
+            XCTAssertThrowsError(try XCTUnwrap(Update.parseAsRoot(words + ["web"]) as? Update).limits(), "\(words)")
         }
     }
 
@@ -86,7 +178,7 @@ final class CommandLineTests: XCTestCase {
     }
 
     func testUnknownOptionsAreNotTakenForImages() {
-        for words in [["--bogus", "busybox"], ["-it", "busybox"], ["-d", "-x", "busybox"], ["-dx", "busybox"], ["--rm=1", "busybox"]] {
+        for words in [["--bogus", "busybox"], ["-ix", "busybox"], ["-d", "-x", "busybox"], ["-dx", "busybox"], ["--rm=1", "busybox"]] {
             XCTAssertThrowsError(try (Run.parseAsRoot(words) as? Run)?.container.image(), "\(words)")
         }
         for words in [[], ["-d"], ["--rm", "--"], [""]] {
@@ -107,6 +199,9 @@ final class CommandLineTests: XCTestCase {
             (["tasks", "kill", "x"], "Kill", ["x"]),
             (["tasks"], "List", []),
             (["run", "--rm", "x", "ps"], "Run", ["--rm", "x", "ps"]),
+            (["exec", "list", "web"], "Exec", ["list", "web"]),
+            (["execs", "rm", "web", "x"], "Delete", ["web", "x"]),
+            (["shims", "upgrade", "--all"], "Upgrade", ["--all"]),
             (["help", "run"], "Run", ["--help"]),
             (["help", "tasks", "kill"], "Kill", ["--help"]),
             (["help"], "Root", ["--help"]),

@@ -206,8 +206,8 @@ final class OutputTests: XCTestCase {
 
     func testInspectHoldsTheConfigurationOfTheRuntime() {
         var response = Ctr_V1_GetContainerResponse()
-        XCTAssertEqual(response.document["spec"], .null)
+        XCTAssertEqual(response.document(execs: nil)["spec"], .null)
         response.specJson = "{\"ociVersion\":\"1.2.0\"}"
-        XCTAssertEqual(response.document["spec"]?["ociVersion"], "1.2.0")
+        XCTAssertEqual(response.document(execs: nil)["spec"]?["ociVersion"], "1.2.0")
     }
 }

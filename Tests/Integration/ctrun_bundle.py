@@ -136,7 +136,8 @@ class Bundle:
         return self.state()["status"]
 
     def cgroup(self, hierarchy):
-        return Path("/sys/fs/cgroup") / hierarchy / self.linux["cgroupsPath"].lstrip("/")
+        """The directory in a hierarchy; where version 2 is all there is, the one there is."""
+        return Path("/sys/fs/cgroup") / ("" if hierarchies() == ["/sys/fs/cgroup"] else hierarchy) / self.linux["cgroupsPath"].lstrip("/")
 
     def cgroups(self):
         return [path for mount in hierarchies() for path in Path(mount).glob(f"{self.name}/*") if path.is_dir()]

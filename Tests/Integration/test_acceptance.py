@@ -55,7 +55,7 @@ def test_acceptance():
             present = [c for c in world.containers().values() if c["name"] == f"interrupted-{number}"]
             if present:
                 task = world.task(present[0]["id"])
-                assert task["status"] == "running" and events.start_time(task["pid"]) == task["start_time"], task
+                assert task["status"] == "running" and events.start_time(task["pid"]) == task["start_time"], (task, client.process.returncode, client)
             else:
                 assert client.process.returncode != 0, client
         tasks = world.tasks()

@@ -91,34 +91,60 @@ def lose_guards(world, identifier):
     return init
 
 
+def task_with(world, identifier, fits, timeout=20):
+    """The task once `fits` says so; each answer is asked for, and the manager sees what happens by itself."""
+    deadline = events.Deadline(timeout)
+    with Client(world.address) as client:
+        while True:
+            task = world.task(identifier)
+            if fits(task):
+                return task
+            client.call("ctr.v1.System", "Version")
+            deadline.left(f"task: {task}")
+
+
 @pytest.mark.parametrize("when", ["manager alive", "manager dead"])
-def test_with_both_guards_gone_it_is_shown_can_be_killed_and_deleted(alone, when):
-    identifier = alone.background("exec sleep 600")
+def test_with_both_guards_gone_new_ones_are_made(alone, when):
+    identifier = alone.background("trap 'exit 7' TERM; while :; do sleep 600 & wait; done")
+    before = alone.task(identifier)
     if when == "manager dead":
         shim, keeper = alone.guards(identifier)
-        init = Pid(alone.task(identifier)["pid"])
         alone.kill9()
         keeper.kill_and_wait()
         shim.kill_and_wait()
         alone.start()
     else:
-        init = lose_guards(alone, identifier)
-    deadline = events.Deadline(20)
-    with Client(alone.address) as client:  # each answer is asked for; the manager sees the loss by the shim's connection
-        while True:
-            task = alone.task(identifier)
-            if task["guards"] == "lost":
-                break
-            client.call("ctr.v1.System", "Version")
-            deadline.left(f"guards lost: {task}")
-    assert task["status"] == "running" and task["pid"] == init.pid
+        lose_guards(alone, identifier)
+    task = task_with(alone, identifier, lambda t: t["guards"] == "both" and t["keeper_pid"] not in (0, before["keeper_pid"]))
+    assert identity(task) == identity(before) and task["status"] == "running" and task["shim_pid"] != before["shim_pid"]
+    alone.guards(identifier)
     assert "running" in one_line_error(alone.ctrctl("rm", identifier, code=1))
-    alone.ctrctl("kill", identifier)
-    init.wait()
+    alone.ctrctl("kill", "-s", "TERM", identifier)
     alone.ctrctl("tasks", "wait", identifier, code=None)
-    checks.true_exit(alone.task(identifier), 137)
+    checks.true_exit(alone.task(identifier), 7)
     alone.ctrctl("rm", identifier)
     assert identifier not in alone.containers()
+
+
+def test_while_no_guards_can_be_made_it_is_shown_and_can_be_killed(alone):
+    shown, killed = alone.background("exec sleep 600"), alone.background("exec sleep 600")
+    alone.kill9()
+    alone.write_config(shim="/bin/false")
+    alone.start()
+    inits = [lose_guards(alone, identifier) for identifier in (shown, killed)]
+    for identifier in (shown, killed):
+        task = task_with(alone, identifier, lambda t: t["guards"] == "lost" and "could not be made" in t["error"])
+        assert task["status"] == "running" and "\n" not in task["error"]
+    alone.ctrctl("kill", killed)
+    inits[1].wait()
+    alone.ctrctl("tasks", "wait", killed, code=None)
+    checks.true_exit(alone.task(killed), 137)
+    alone.kill9()
+    alone.write_config()
+    alone.start()
+    task = task_with(alone, shown, lambda t: t["guards"] == "both")
+    assert task["pid"] == inits[0].pid and not task["error"]
+    alone.ctrctl("rm", "-f", shown, killed)
 
 
 def test_with_both_guards_gone_rm_f_is_enough(alone):

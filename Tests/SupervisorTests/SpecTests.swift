@@ -60,9 +60,9 @@ final class SpecTests: XCTestCase {
             $0.readOnly = true
             $0.network = "host"
             $0.hostname = "h-1"
-            $0.memoryBytes = 64 << 20
-            $0.nanoCPUs = 1_500_000_000
-            $0.pidsLimit = 100
+            $0.limits.memory = 64 << 20
+            $0.limits.nanoCPUs = 1_500_000_000
+            $0.limits.pids = 100
             $0.detachedRootFS = false
             $0.terminal = true
             $0.env = ["PATH=/bin", "HOME=/else", "TERMINFO=x"]
@@ -85,7 +85,7 @@ final class SpecTests: XCTestCase {
         XCTAssertEqual(texts(mounts[mounts.count - 3]["options"]), ["rbind", "rprivate", "ro"])
         XCTAssertNil(
             try self.spec {
-                $0.memoryBytes = 64 << 20; $0.hostLimitsSwap = false
+                $0.limits.memory = 64 << 20; $0.hostLimitsSwap = false
             }["linux"]?["resources"]?["memory"]?["swap"])
     }
 
@@ -94,7 +94,8 @@ final class SpecTests: XCTestCase {
             { $0.args = [] }, { $0.args = [""] }, { $0.args = ["a\u{0}b"] }, { $0.env = ["A"] }, { $0.env = ["=A"] },
             { $0.env = ["A=\u{0}"] },
             { $0.hostname = "a b" }, { $0.hostname = "-a" }, { $0.hostname = String(repeating: "h", count: 64) }, { $0.hostname = "a\nb" },
-            { $0.network = "bridge" }, { $0.memoryBytes = 1 }, { $0.memoryBytes = -1 }, { $0.nanoCPUs = 1 }, { $0.nanoCPUs = -1 },
+            { $0.network = "bridge" }, { $0.limits.memory = 1 }, { $0.limits.memory = -1 }, { $0.limits.nanoCPUs = 1 },
+            { $0.limits.nanoCPUs = -1 },
             { $0.cgroupsPath = "relative" }, { $0.cwd = "/proc/self/fd/7" },
             { $0.mounts = [SpecBindMount(source: "rel", destination: "/x")] },
             { $0.mounts = [SpecBindMount(source: "/x", destination: "rel")] },

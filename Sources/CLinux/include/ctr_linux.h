@@ -131,6 +131,12 @@ int ctr_epoll_wait(int epoll, struct ctr_event *events, int count, int timeout);
 /* Exactly these signals are blocked from now on, those of `ignored` are ignored. */
 int ctr_set_signals(const int *blocked, int blocked_count, const int *ignored, int ignored_count);
 
+/* inotify(7): a new instance, close-on-exec and non-blocking, that watches path. */
+int ctr_inotify(const char *path, uint32_t mask);
+int ctr_inotify_open(void);
+int ctr_inotify_add(int fd, const char *path, uint32_t mask);
+int ctr_inotify_remove(int fd, int watch);
+
 /* --- sockets --- */
 /* path up to 107 bytes. */
 int ctr_unix_listen(const char *path, int backlog, unsigned mode);
@@ -157,6 +163,8 @@ long ctr_splice(int from, int to, size_t length, unsigned flags);
 long ctr_sendfile(int to, int from, size_t length);
 int ctr_punch_hole(int fd, int64_t offset, int64_t length);
 int ctr_pipe_size(int pipe);
+/* Bytes that wait in a pipe, a FIFO or a socket (FIONREAD). */
+int ctr_unread(int pipe);
 /* A memfd that was made with MFD_ALLOW_SEALING grows and shrinks no more; whether that is so. */
 int ctr_seal_size(int memfd);
 int ctr_seals_size(int memfd);

@@ -39,6 +39,28 @@ struct ListOptions: ParsableArguments {
     var output = OutputFormat.table
 }
 
+/// Written out, since the parser knows no flag that takes "=false".
+enum OnOff: String, ExpressibleByArgument, CaseIterable { case `true`, `false` }
+
+/// How a program in front of a process behaves.
+struct FrontOptions: ParsableArguments {
+    @Option(
+        name: .customLong("detach-keys"), parsing: .unconditional,
+        help: ArgumentHelp("Keys that let go of a terminal. Default: ctrl-p,ctrl-q.", valueName: "keys"))
+    var detachKeys: String?
+
+    @Option(
+        name: .customLong("sig-proxy"),
+        help: ArgumentHelp(
+            "Hand signals on to the process. Default: true, but false when its terminal is this one.", valueName: "true|false"))
+    var signalProxy: OnOff?
+
+    func keys() throws(Failure) -> DetachKeys { try detachKeys.map { keys throws(Failure) in try DetachKeys(keys) } ?? .standard }
+
+    /// Behind a raw terminal the keys make the signals, and what is sent to this program is about this program.
+    func proxies(isRaw: Bool) -> Bool { signalProxy.map { $0 == .true } ?? !isRaw }
+}
+
 /// What a container is to be: the options that `run` and `create` share.
 struct ContainerOptions: ParsableArguments {
     @Option(help: "Name of the container. Default: the manager invents one.")
@@ -108,6 +130,25 @@ struct ContainerOptions: ParsableArguments {
 
     @Option(help: ArgumentHelp("Write the id of the container to a file, which must not exist.", valueName: "file"))
     var cidfile: String?
+
+    @Flag(name: .shortAndLong, help: "Keep standard input open; without -d it is this program's.")
+    var interactive = false
+
+    @Flag(name: .shortAndLong, help: "Give the container a terminal.")
+    var tty = false
+
+    @Flag(help: "All capabilities and devices, nothing hidden of /proc and /sys, no seccomp filter.")
+    var privileged = false
+
+    @Option(
+        name: .customLong("log-driver"),
+        help: ArgumentHelp("segments (default), json-file, cri, journald or none.", valueName: "driver"))
+    var logDriver: String?
+
+    @Option(
+        name: .customLong("log-opt"), parsing: .unconditionalSingleValue,
+        help: ArgumentHelp("Option of the log driver: max-size=10m, max-file=3, path=FILE.", valueName: "option"))
+    var logOption: [String] = []
 
     @Argument(
         parsing: .captureForPassthrough,

@@ -67,3 +67,22 @@ private func fixedPoint(_ text: Substring, fractionDigits: Int, exact: Bool) -> 
     let padded = fraction.prefix(fractionDigits) + String(repeating: "0", count: max(0, fractionDigits - fraction.utf8.count))
     return Int64(String(whole) + padded)
 }
+
+/// Docker's weight of a container.
+func parseShares(_ text: String) throws(Failure) -> UInt64 {
+    guard let value = UInt64(text), !text.hasPrefix("+"), (2...262_144).contains(value) else {
+        throw Failure("invalid weight \"\(text)\": use a number from 2 to 262144; 1024 is the usual one", code: Failure.usage)
+    }
+    return value
+}
+
+/// A list of numbers and ranges, as cpuset(7) takes it.
+func parseSet(_ text: String) throws(Failure) -> String {
+    let isList = text.split(separator: ",", omittingEmptySubsequences: false).allSatisfy { part in
+        let ends = part.split(separator: "-", omittingEmptySubsequences: false)
+        let numbers = ends.compactMap { end in end.utf8.allSatisfy { (0x30...0x39).contains($0) } ? UInt32(end) : nil }
+        return numbers.count == ends.count && (numbers.count == 1 || numbers.count == 2 && numbers[0] <= numbers[1])
+    }
+    if !isList { throw Failure("invalid list \"\(text)\": use numbers and ranges such as 0-3,8", code: Failure.usage) }
+    return text
+}

@@ -6,15 +6,8 @@ import Linux
 extension ContainerOptions {
     /// The image and the command behind it. An option that the parser does not know ends up in front of them.
     func image() throws -> (image: String, command: [String]) {
-        var rest = words[...]
-        if rest.first == "--help" { throw CleanExit.helpRequest() }
-        if rest.first == "--" {
-            rest.removeFirst()
-        } else if let word = rest.first, word.hasPrefix("-"), word != "-" {
-            throw ValidationError("unknown option '\(word)'")
-        }
-        guard let image = rest.popFirst(), !image.isEmpty else { throw ValidationError("an image is required") }
-        return (image, Array(rest))
+        let words = try passthrough(words, missing: "an image is required")
+        return (words[0], Array(words.dropFirst()))
     }
 
     /// The request to make this container, under an id chosen here, so that it can be repeated.
@@ -32,12 +25,7 @@ extension ContainerOptions {
     private func config(command: [String]) throws(Failure) -> Ctr_V1_ContainerConfig {
         var config = Ctr_V1_ContainerConfig()
         config.args = command
-        for file in envFile {
-            let content: [UInt8]
-            do { content = try readFile(file, limit: 1 << 20) } catch { throw Failure(error.description, code: Failure.usage) }
-            config.env += try parseEnvironmentFile(content, name: file)
-        }
-        for text in env { if let variable = try parseEnvironment(text) { config.env.append(variable) } }
+        config.env = try parseEnvironment(files: envFile, variables: env)
         config.cwd = workingDirectory ?? ""
         if let directory = workingDirectory, !directory.hasPrefix("/") {
             throw Failure("invalid working directory \"\(directory)\": it must be an absolute path", code: Failure.usage)
@@ -61,8 +49,33 @@ extension ContainerOptions {
             do { _ = try Signals.number(stopSignal) } catch { throw Failure(error.message, code: Failure.usage) }
             config.stopSignal = stopSignal
         }
+        config.openStdin = interactive
+        config.terminal = tty
+        config.privileged = privileged
+        if tty, let size = TerminalSize.current() {
+            config.terminalWidth = size.width
+            config.terminalHeight = size.height
+        }
+        config.logDriver = logDriver ?? ""
+        for text in logOption {
+            let (key, value) = try parseLogOption(text)
+            config.logOptions[key] = value
+        }
         return config
     }
+}
+
+/// The words that belong to a container, of which the first is not empty. An option that the parser does not know is the first of them.
+func passthrough(_ words: [String], missing: String) throws -> [String] {
+    var rest = words[...]
+    if rest.first == "--help" { throw CleanExit.helpRequest() }
+    if rest.first == "--" {
+        rest.removeFirst()
+    } else if let word = rest.first, word.hasPrefix("-"), word != "-" {
+        throw ValidationError("unknown option '\(word)'")
+    }
+    guard let first = rest.first, !first.isEmpty else { throw ValidationError(missing) }
+    return Array(rest)
 }
 
 /// A file that tells scripts the id of a container. It is made before the container and taken away when that fails.

@@ -43,6 +43,18 @@ func parseEnvironment(_ text: String, lookup: (String) -> String? = environment)
     return lookup(name).map { "\(name)=\($0)" }
 }
 
+/// The variables of `--env-file` and, behind them, of `--env`.
+func parseEnvironment(files: [String], variables: [String]) throws(Failure) -> [String] {
+    var result: [String] = []
+    for file in files {
+        let content: [UInt8]
+        do throws(SysError) { content = try readFile(file, limit: 1 << 20) } catch { throw Failure(error.description, code: Failure.usage) }
+        result += try parseEnvironmentFile(content, name: file)
+    }
+    for text in variables { if let variable = try parseEnvironment(text) { result.append(variable) } }
+    return result
+}
+
 func environment(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
 
 /// The lines of an `--env-file`: as ``parseEnvironment(_:lookup:)``, with comments behind # and empty lines.
@@ -67,6 +79,15 @@ func parseEnvironmentFile(
 func parseLabel(_ text: String) throws(Failure) -> (key: String, value: String) {
     let key = String(text.prefix { $0 != "=" })
     if key.isEmpty { throw Failure("invalid label \"\(text)\": the name is missing", code: Failure.usage) }
+    return (key, String(text.dropFirst(key.count + 1)))
+}
+
+/// KEY=VALUE of `--log-opt`; which there are is for the manager to say.
+func parseLogOption(_ text: String) throws(Failure) -> (key: String, value: String) {
+    let key = String(text.prefix { $0 != "=" })
+    if key.isEmpty || key == text {
+        throw Failure("invalid log option \"\(text)\": use KEY=VALUE, such as max-size=10m", code: Failure.usage)
+    }
     return (key, String(text.dropFirst(key.count + 1)))
 }
 

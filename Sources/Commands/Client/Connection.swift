@@ -43,7 +43,7 @@ final class Connection {
     /// What poll(2) should wait for: always input, and room for output while some is left over.
     var pollEvents: Int16 { Int16(POLLIN) | (outgoing.isEmpty ? 0 : Int16(POLLOUT)) }
 
-    /// Sends a request and returns the id under which the answer will come.
+    /// Takes a request and returns the id under which the answer will come. It is sent by the next ``flush()``, with others.
     func start<Request, Response>(
         _ method: Method<Request, Response>, _ request: Request, timeout nanoseconds: Int64 = 0, streaming: Bool = false
     ) throws(ClientError) -> UInt32 {
@@ -58,7 +58,6 @@ final class Connection {
         let stream = nextStream
         nextStream += 2
         outgoing += Frame(stream: stream, kind: .request, flags: streaming ? .remoteClosed : [], data: envelope).encoded()
-        try flush()
         return stream
     }
 
@@ -126,6 +125,7 @@ final class Connection {
         let limit = seconds.map { $0 * 1_000_000_000 }
         let deadline = limit.map { now(CLOCK_MONOTONIC) + $0 }
         let stream = try start(method, request, timeout: limit ?? 0)
+        try flush()
         while true {
             while let answer = try next() {
                 if case .response(stream, let result) = answer { return try decode(result) }

@@ -96,8 +96,8 @@ private final class Batch<Request: Message, Response: Message> {
             }
             if index < requests.count && waiting.count < window { continue }
             if waiting.isEmpty { return }
-            waitFor([(connection.descriptor, connection.pollEvents)])
             try connection.flush()
+            waitFor([(connection.descriptor, connection.pollEvents)])
             try connection.receive()
         }
     }

@@ -31,6 +31,23 @@ enum API {
     static var pauseTask: Method<Ctr_V1_PauseTaskRequest, Google_Protobuf_Empty> { .init(service: "ctr.v1.Tasks", name: "Pause") }
     static var resumeTask: Method<Ctr_V1_ResumeTaskRequest, Google_Protobuf_Empty> { .init(service: "ctr.v1.Tasks", name: "Resume") }
 
+    static var exec: Method<Ctr_V1_ExecRequest, Ctr_V1_ExecResponse> { .init(service: "ctr.v1.Tasks", name: "Exec") }
+    static var listExecs: Method<Ctr_V1_ListExecsRequest, Ctr_V1_ListExecsResponse> { .init(service: "ctr.v1.Tasks", name: "ListExecs") }
+    static var deleteExec: Method<Ctr_V1_DeleteExecRequest, Google_Protobuf_Empty> { .init(service: "ctr.v1.Tasks", name: "DeleteExec") }
+    static var writeInput: Method<Ctr_V1_WriteInputRequest, Ctr_V1_WriteInputResponse> {
+        .init(service: "ctr.v1.Tasks", name: "WriteInput")
+    }
+    static var resize: Method<Ctr_V1_ResizeRequest, Google_Protobuf_Empty> { .init(service: "ctr.v1.Tasks", name: "Resize") }
+    static var updateTask: Method<Ctr_V1_UpdateTaskRequest, Google_Protobuf_Empty> { .init(service: "ctr.v1.Tasks", name: "Update") }
+    static var top: Method<Ctr_V1_TopRequest, Ctr_V1_TopResponse> { .init(service: "ctr.v1.Tasks", name: "Top") }
+    /// Streams back.
+    static var stats: Method<Ctr_V1_StatsRequest, Ctr_V1_StatsResponse> { .init(service: "ctr.v1.Tasks", name: "Stats") }
+
+    static var listShims: Method<Ctr_V1_ListShimsRequest, Ctr_V1_ListShimsResponse> { .init(service: "ctr.v1.Shims", name: "List") }
+    static var upgradeShims: Method<Ctr_V1_UpgradeShimsRequest, Ctr_V1_UpgradeShimsResponse> {
+        .init(service: "ctr.v1.Shims", name: "Upgrade")
+    }
+
     static var importImages: Method<Ctr_V1_ImportImagesRequest, Ctr_V1_ImportImagesResponse> {
         .init(service: "ctr.v1.Images", name: "Import")
     }
@@ -40,8 +57,9 @@ enum API {
         .init(service: "ctr.v1.Images", name: "Delete")
     }
 
-    /// Streams back: a connection of its own.
+    /// Streams back.
     static var readLogs: Method<Ctr_V1_ReadLogsRequest, Ctr_V1_ReadLogsResponse> { .init(service: "ctr.v1.Logs", name: "Read") }
+    static var verifyLogs: Method<Ctr_V1_VerifyLogsRequest, Ctr_V1_VerifyLogsResponse> { .init(service: "ctr.v1.Logs", name: "Verify") }
 
     static var version: Method<Ctr_V1_VersionRequest, Ctr_V1_VersionResponse> { .init(service: "ctr.v1.System", name: "Version") }
     static var info: Method<Ctr_V1_InfoRequest, Ctr_V1_InfoResponse> { .init(service: "ctr.v1.System", name: "Info") }

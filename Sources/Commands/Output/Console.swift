@@ -23,14 +23,16 @@ enum Console {
 
     static func line(_ text: String) throws(Failure) { try write(text + "\n") }
 
-    /// One line on standard error. What comes from elsewhere in it cannot steer the terminal.
-    static func error(_ text: String) {
+    /// One line on standard error. What comes from elsewhere in it cannot steer the terminal. `isRaw`: the terminal does not go back
+    /// to the left by itself.
+    static func error(_ text: String, isRaw: Bool = false) {
         let name = usesColour(2) ? "\u{1b}[31mctrctl:\u{1b}[0m" : "ctrctl:"
-        let line = Array("\(name) \(printable(text))\n".utf8)
+        let line = Array("\(isRaw ? "\r" : "")\(name) \(printable(text))\(isRaw ? "\r" : "")\n".utf8)
         try? writeAll(2, line, name: "standard error")
     }
 
-    static func outage() { error("connection to ctrd lost; waiting for it to come back") }
+    static let outageText = "connection to ctrd lost; waiting for it to come back"
+    static func outage() { error(outageText) }
 
     static func isTerminal(_ descriptor: Int32) -> Bool { isatty(descriptor) == 1 }
 

@@ -29,6 +29,16 @@ extension Ctr_V1_Guards {
     }
 }
 
+extension Ctr_V1_Guards {
+    var style: Table.Style {
+        switch self {
+        case .none, .both: .plain
+        case .shimOnly, .keeperOnly, .unresponsive: .warning
+        case .lost, .UNRECOGNIZED: .bad
+        }
+    }
+}
+
 extension Ctr_V1_Exit {
     /// A status that nobody saw is no number.
     var isKnown: Bool { source != "unknown" && !source.isEmpty }

@@ -33,7 +33,8 @@ extension Ctr_V1_Task {
             "status": .string(status.word), "pid": JSON(pid), "start_time": JSON(startTime),
             "started_at": JSON(startedAt, if: hasStartedAt),
             "exit": hasExit ? exit.document : .null, "guards": .string(guards.word), "shim_pid": JSON(shimPid),
-            "keeper_pid": JSON(keeperPid), "error": .string(error), "image": .string(image),
+            "keeper_pid": JSON(keeperPid), "error": .string(error), "image": .string(image), "shim_version": .string(shimVersion),
+            "limits_of_guards": JSON(limitsOfGuards),
         ]
     }
 }
@@ -48,6 +49,9 @@ extension Ctr_V1_ContainerConfig {
             "mounts": .array(mounts), "read_only": .bool(readOnly), "memory_bytes": .integer(memoryBytes), "nano_cpus": .integer(nanoCpus),
             "pids_limit": .integer(pidsLimit), "hostname": .string(hostname), "network": .string(network), "runtime": .string(runtime),
             "auto_remove": .bool(autoRemove), "labels": JSON(labels), "stop_signal": .string(stopSignal),
+            "terminal": .bool(terminal), "open_stdin": .bool(openStdin), "terminal_width": JSON(terminalWidth),
+            "terminal_height": JSON(terminalHeight), "privileged": .bool(privileged), "log_driver": .string(logDriver),
+            "log_options": JSON(logOptions),
         ]
     }
 }
@@ -63,11 +67,51 @@ extension Ctr_V1_Container {
 }
 
 extension Ctr_V1_GetContainerResponse {
-    /// The container with `spec`, the OCI runtime configuration of its latest task, null before the first start.
-    var document: JSON {
+    /// The container with `spec`, the OCI runtime configuration of its latest task, null before the first start, and `exec_count`,
+    /// null when nobody knows it.
+    func document(execs: Int?) -> JSON {
         guard case .object(var members) = container.document else { return .null }
+        members.append(JSON.Member("exec_count", execs.map { .integer(Int64($0)) } ?? .null))
         members.append(JSON.Member("spec", specJson.isEmpty ? .null : (try? JSON(parsing: Array(specJson.utf8))) ?? .string(specJson)))
         return .object(members)
+    }
+}
+
+extension Ctr_V1_ExecConfig {
+    var document: JSON {
+        [
+            "args": JSON(args), "env": JSON(env), "cwd": .string(cwd), "user": .string(user), "privileged": .bool(privileged),
+            "terminal": .bool(terminal), "open_stdin": .bool(openStdin), "attached": .bool(attached),
+        ]
+    }
+}
+
+extension Ctr_V1_Exec {
+    var document: JSON {
+        [
+            "id": .string(id), "container_id": .string(containerID), "config": config.document, "status": .string(status.word),
+            "pid": JSON(pid), "exit": hasExit ? exit.document : .null, "created_at": JSON(createdAt, if: hasCreatedAt),
+        ]
+    }
+}
+
+extension Ctr_V1_Shim {
+    var document: JSON {
+        [
+            "container_id": .string(containerID), "container_name": .string(containerName), "runtime": .string(runtime),
+            "shim_pid": JSON(shimPid), "keeper_pid": JSON(keeperPid), "version": .string(version), "guards": .string(guards.word),
+            "restarts": JSON(restarts), "upgrades": JSON(upgrades), "outdated": .bool(outdated), "error": .string(error),
+        ]
+    }
+}
+
+extension Ctr_V1_LogVerification {
+    var document: JSON {
+        [
+            "incarnation": JSON(incarnation), "entries": JSON(entries), "bytes": JSON(bytes), "gaps": JSON(gaps),
+            "gap_bytes": JSON(gapBytes), "recovered_bytes": JSON(recoveredBytes), "rotated_bytes": JSON(rotatedBytes),
+            "ended": .bool(ended), "problems": JSON(problems),
+        ]
     }
 }
 

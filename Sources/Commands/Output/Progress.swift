@@ -21,6 +21,7 @@ struct Progress {
         var count = 0
         defer { if count > 0 { show("\r\u{1b}[K") } }
         let stream = try connection.start(method, request)
+        try connection.flush()
         while true {
             while let answer = try connection.next() {
                 if case .response(stream, let result) = answer { return try decode(result) }

@@ -15,8 +15,14 @@ struct Table {
     private var rows: [[Cell]] = []
 
     init(_ headings: String...) { self.headings = headings }
+    init(_ headings: [String]) { self.headings = headings.map(printable) }
 
     mutating func row(_ cells: Cell...) { rows.append(cells) }
+    /// At most as many as there are headings count; what is missing is empty.
+    mutating func row(_ cells: [Cell]) {
+        let missing = max(0, headings.count - cells.count)
+        rows.append(cells.prefix(headings.count) + Array(repeating: Cell(""), count: missing))
+    }
 
     /// The finished table with its headings, a line each.
     func rendered(colour: Bool = false) -> String {

@@ -27,8 +27,8 @@ func seconds(since time: Google_Protobuf_Timestamp, now: Int64) -> Int64 {
     max(0, (now - time.seconds * 1_000_000_000 - Int64(time.nanos)) / 1_000_000_000)
 }
 
-/// RFC 3339 in UTC; the fraction only when there is one, without trailing zeros.
-func rfc3339(_ time: Google_Protobuf_Timestamp) -> String {
+/// RFC 3339 in UTC; the fraction only when there is one, without trailing zeros, or with nine digits always.
+func rfc3339(_ time: Google_Protobuf_Timestamp, fixedFraction: Bool = false) -> String {
     let day = (time.seconds >= 0 ? time.seconds : time.seconds - 86399) / 86400
     let second = time.seconds - day * 86400
     // Days are counted from 0000-03-01, so that the leap day is the last of its year, in eras of 400 years.
@@ -43,9 +43,9 @@ func rfc3339(_ time: Google_Protobuf_Timestamp) -> String {
     let year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
 
     var fraction = ""
-    if time.nanos > 0 {
+    if time.nanos > 0 || fixedFraction {
         fraction = digits(Int64(time.nanos), 9)
-        while fraction.hasSuffix("0") { fraction.removeLast() }
+        while !fixedFraction && fraction.hasSuffix("0") { fraction.removeLast() }
         fraction = "." + fraction
     }
     return "\(digits(year, 4))-\(digits(month, 2))-\(digits(dayOfMonth, 2))"

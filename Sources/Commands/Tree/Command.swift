@@ -28,7 +28,7 @@ extension Command {
 
 /// The containers or images that a command is about.
 struct Targets: ParsableArguments {
-    @Argument(help: ArgumentHelp("Ids, the first digits of an id, or names.", valueName: "id"))
+    @Argument(help: ArgumentHelp("Ids, the first digits of an id, or names.", valueName: "id"), completion: .containers)
     var ids: [String]
 }
 
@@ -57,3 +57,8 @@ func forEach<Request, Response>(
 
 /// Prints a list of documents as `--output json` does.
 func printDocuments(_ documents: [JSON]) throws(Failure) { try Console.write(JSON.array(documents).document) }
+
+extension CompletionKind {
+    /// Names of containers, for whoever may ask the manager.
+    static var containers: CompletionKind { .shellCommand("ctrctl ps -a 2>/dev/null | awk 'NR > 1 { print $NF }'") }
+}

@@ -200,7 +200,8 @@ private func document(
         request.namespace = namespace
         request.container = id
         do throws(ClientError) {
-            return try connection.call(API.getContainer, request, within: Manager.readLimit).document
+            let found = try connection.call(API.getContainer, request, within: Manager.readLimit)
+            return found.document(execs: try execCount(found.container, connection, namespace))
         } catch {
             // A reference is no possible name of a container, which some answer with "invalid".
             var mayBeImage = images && error.isNotFound
@@ -214,4 +215,16 @@ private func document(
     request.namespace = namespace
     request.image = id
     return try connection.call(API.getImage, request, within: Manager.readLimit).image.document
+}
+
+/// How many execs there are, ended ones included; nil when the guards cannot be asked.
+private func execCount(_ container: Ctr_V1_Container, _ connection: Connection, _ namespace: String) throws(ClientError) -> Int? {
+    guard container.hasTask, container.task.status == .running || container.task.status == .paused else { return 0 }
+    var request = Ctr_V1_ListExecsRequest()
+    request.namespace = namespace
+    request.container = container.id
+    do throws(ClientError) { return try connection.call(API.listExecs, request, within: Manager.readLimit).execs.count } catch {
+        if error.isOutage { throw error }
+        return nil
+    }
 }

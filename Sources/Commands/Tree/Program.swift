@@ -46,7 +46,12 @@ public enum Program {
         case "pause": Pause.self
         case "unpause": Unpause.self
         case "ps": Ps.self
+        case "exec": Exec.self
+        case "attach": Attach.self
         case "logs": Logs.self
+        case "stats": Stats.self
+        case "top": Top.self
+        case "update": Update.self
         case "inspect": InspectAny.self
         case "rm": Rm.self
         case "rmi": Rmi.self
@@ -70,6 +75,8 @@ public enum Program {
         case "containers", "container": Group(itself: Containers.self, list: Containers.List.self, members: containers)
         case "tasks", "task": Group(itself: Tasks.self, list: Tasks.List.self, members: tasks)
         case "images", "image": Group(itself: Images.self, list: Images.List.self, members: images)
+        case "execs": Group(itself: Execs.self, list: Execs.List.self, members: execs)
+        case "shims", "shim": Group(itself: Shims.self, list: Shims.List.self, members: shims)
         default: nil
         }
     }
@@ -93,6 +100,7 @@ public enum Program {
         case "delete", "rm": Tasks.Delete.self
         case "pause": Pause.self
         case "resume", "unpause": Tasks.Resume.self
+        case "update": Update.self
         default: nil
         }
     }
@@ -107,11 +115,27 @@ public enum Program {
         }
     }
 
+    private static func execs(_ word: String) -> (any ParsableCommand.Type)? {
+        switch word {
+        case "list", "ls": Execs.List.self
+        case "kill": Execs.Kill.self
+        case "delete", "rm": Execs.Delete.self
+        default: nil
+        }
+    }
+
+    private static func shims(_ word: String) -> (any ParsableCommand.Type)? {
+        switch word {
+        case "list", "ls": Shims.List.self
+        case "upgrade": Shims.Upgrade.self
+        default: nil
+        }
+    }
+
     private static func perform<Chosen: ParsableCommand>(_ type: Chosen.Type, _ arguments: [String]) -> Int32 {
         let statuses = (type as? any Command.Type)?.statuses ?? .plain
         do {
-            let takesContainer = type == Run.self || type == Create.self
-            var command = try type.parseAsRoot(takesContainer ? JoinedValues.separated(arguments) : arguments)
+            var command = try type.parseAsRoot(words(arguments, of: type))
             try command.run()
             return 0
         } catch let error as ClientError {
@@ -120,7 +144,7 @@ public enum Program {
             return failure.code
         } catch let failure as Failure {
             Console.error(failure.message)
-            return failure.code == Failure.general ? statuses.failure : failure.code
+            return failure.code == Failure.general && !failure.isExact ? statuses.failure : failure.code
         } catch let error as SysError {
             Console.error(error.description)
             return statuses.failure
@@ -131,6 +155,14 @@ public enum Program {
             let help = [Chosen.configuration._superCommandName, Chosen._commandName].compactMap { $0 }.joined(separator: " ")
             return usage(Chosen.message(for: error), help: help)
         }
+    }
+
+    /// The arguments as the parser understands them.
+    static func words(_ arguments: [String], of type: any ParsableCommand.Type) -> [String] {
+        if type == Run.self || type == Create.self { return JoinedValues.run.separated(arguments) }
+        if type == Exec.self { return JoinedValues.exec.separated(arguments) }
+        if type == Start.self || type == Attach.self { return JoinedValues.switched(arguments) }
+        return arguments
     }
 
     /// The help that the parser made, with the examples behind it; other texts that end well as they are.

@@ -13,15 +13,18 @@ struct Root: ParsableCommand, HasExamples {
             CommandGroup(
                 name: "Everyday",
                 subcommands: [
-                    Run.self, Create.self, Start.self, Stop.self, Kill.self, Wait.self, Pause.self, Unpause.self, Ps.self, Logs.self,
-                    InspectAny.self, Rm.self, Rmi.self, ImportShort.self, Load.self,
+                    Run.self, Create.self, Start.self, Stop.self, Kill.self, Wait.self, Pause.self, Unpause.self, Ps.self, Exec.self,
+                    Attach.self, Logs.self, Stats.self, Top.self, Update.self, InspectAny.self, Rm.self, Rmi.self, ImportShort.self,
+                    Load.self,
                 ]),
-            CommandGroup(name: "Grouped", subcommands: [Containers.self, Tasks.self, Images.self]),
+            CommandGroup(name: "Grouped", subcommands: [Containers.self, Tasks.self, Execs.self, Images.self, Shims.self]),
             CommandGroup(name: "Other", subcommands: [Version.self, Info.self, Completion.self]),
         ])
     static let examples = [
         "ctrctl images import busybox.tar",
         "ctrctl run --rm busybox echo hello",
+        "ctrctl run -d --name web busybox httpd -f",
+        "ctrctl exec -it web sh",
         "ctrctl ps -a",
     ]
 

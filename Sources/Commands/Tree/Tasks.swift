@@ -8,8 +8,9 @@ struct Tasks: ParsableCommand, HasExamples {
     static let examples = ["ctrctl tasks list", "ctrctl tasks wait web"]
     static let configuration = CommandConfiguration(
         commandName: "tasks", _superCommandName: "ctrctl", abstract: "Tasks: what runs of a container, and how it ended.",
-        usage: "ctrctl tasks [list|start|kill|wait|delete|pause|resume] ...",
-        subcommands: [List.self, Start.self, Kill.self, Wait.self, Delete.self, Pause.self, Resume.self], defaultSubcommand: List.self,
+        usage: "ctrctl tasks [list|start|kill|wait|delete|pause|resume|update] ...",
+        subcommands: [List.self, Start.self, Kill.self, Wait.self, Delete.self, Pause.self, Resume.self, Update.self],
+        defaultSubcommand: List.self,
         aliases: ["task"])
 
     struct List: Command {
@@ -98,31 +99,40 @@ func taskTable(_ tasks: [Ctr_V1_Task], full: Bool, now: Int64) -> Table {
     var table = Table("CONTAINER", "NAME", "STATUS", "PID", "STARTED", "EXIT", "SOURCE", "GUARDS")
     for task in tasks {
         let started = task.hasStartedAt ? humanDuration(seconds: seconds(since: task.startedAt, now: now)) + " ago" : "-"
-        let guards: Table.Style =
-            switch task.guards {
-            case .none, .both: .plain
-            case .shimOnly, .keeperOnly, .unresponsive: .warning
-            case .lost, .UNRECOGNIZED: .bad
-            }
         table.row(
             .init(full ? task.containerID : shortID(task.containerID)), .init(task.containerName), .init(task.status.word),
             .init(task.pid == 0 ? "-" : "\(task.pid)"), .init(started), .init(task.hasExit ? task.exit.codeText : "-"),
-            .init(task.hasExit ? task.exit.source : "-"), .init(task.guards.word, guards))
+            .init(task.hasExit ? task.exit.source : "-"), .init(task.guards.word, task.guards.style))
     }
     return table
 }
 
 struct Start: Command {
     static let configuration = CommandConfiguration(
-        commandName: "start", _superCommandName: "ctrctl", abstract: "Start containers that were created or have ended.")
-    static let examples = ["ctrctl start web"]
+        commandName: "start", _superCommandName: "ctrctl", abstract: "Start containers that were created or have ended.",
+        discussion: """
+            With -a the output appears here, signals go to the container, and the exit status is its own; with -i this standard input \
+            is the container's, if that was made with -i. ctrl-p ctrl-q detaches a terminal.
+            """)
+    static let examples = [
+        "ctrctl start web",
+        "ctrctl start -ai job",
+    ]
     static var statuses: Statuses { .start }
 
+    @Flag(name: .shortAndLong, help: "Lead output and signals here, and stay until the container has ended.")
+    var attach = false
+
+    @Flag(name: .shortAndLong, help: "Lead standard input there; means -a as well.")
+    var interactive = false
+
+    @OptionGroup var front: FrontOptions
     @OptionGroup var targets: Targets
     @OptionGroup var global: GlobalOptions
 
     func perform(_ manager: Manager) throws -> Int32 {
-        try forEach(targets.ids, manager, API.startTask, Self.statuses) { id in
+        if attach || interactive { return try startInFront(manager) }
+        return try forEach(targets.ids, manager, API.startTask, Self.statuses) { id in
             var request = Ctr_V1_StartTaskRequest()
             request.namespace = manager.namespace
             request.container = id
@@ -130,6 +140,23 @@ struct Start: Command {
         } show: { id, _ throws(Failure) in
             try Console.line(id)
         }
+    }
+
+    private func startInFront(_ manager: Manager) throws -> Int32 {
+        guard targets.ids.count == 1 else { throw Failure("cannot start and attach several containers at once", code: Failure.usage) }
+        let keys = try front.keys()
+        let connection = try Connection(path: manager.address, bufferSize: 64 << 10)
+        let container = try connection.container(targets.ids[0], manager)
+        let takesInput = interactive && container.config.openStdin
+        try Session.checkTerminal(container.config.terminal, input: takesInput)
+        var plan = SessionPlan(opening: .start(after: container.task.incarnation), container: container.id)
+        plan.output = LogSelection()
+        if takesInput { plan.input = .init(addressing: .whole, closesAtEnd: true) }
+        plan.terminal = container.config.terminal
+        plan.detachKeys = keys
+        plan.proxiesSignals = front.proxies(isRaw: Session.isRaw(plan.terminal, input: takesInput))
+        plan.initialSize = container.config.terminalSize
+        return try Session(plan, manager, connection: connection).finish(name: container.name)
     }
 }
 

@@ -275,10 +275,14 @@ struct  Ctr__Shim__V1__ShimState
   Ctr__Shim__V1__WaitState **waits;
   size_t n_read;
   Ctr__Shim__V1__ReadState **read;
+  /*
+   * the shim has a mount namespace of its own, with the root file system in it
+   */
+  protobuf_c_boolean mounted;
 };
 #define CTR__SHIM__V1__SHIM_STATE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&ctr__shim__v1__shim_state__descriptor) \
-    , 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL }
+    , 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL, 0 }
 
 
 struct  Ctr__Shim__V1__ConnectionState
@@ -295,10 +299,14 @@ struct  Ctr__Shim__V1__ConnectionState
    * answers not yet written
    */
   ProtobufCBinaryData outbound;
+  /*
+   * bytes of a frame that is too large, still to come and to be passed over
+   */
+  uint64_t skipped;
 };
 #define CTR__SHIM__V1__CONNECTION_STATE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&ctr__shim__v1__connection_state__descriptor) \
-    , 0, 0, 0, {0,NULL}, {0,NULL} }
+    , 0, 0, 0, {0,NULL}, {0,NULL}, 0 }
 
 
 /*
@@ -317,7 +325,7 @@ struct  Ctr__Shim__V1__WaitState
    */
   int64_t deadline_ns;
   /*
-   * "Wait", "WaitLog", "WriteInput", "Upgrade"
+   * "Wait", "WaitLog", "WriteInput", "Delete" (of an exec), "Upgrade"
    */
   char *method;
   char *exec_id;

@@ -1,0 +1,182 @@
+import CLinux
+import Glibc
+import Linux
+import Logs
+import Records
+
+/// `ctr-shim log DIRECTORY [key value]…`: the logger of a container whose shim is another's. That shim starts it for `binary://…/ctr-shim?log=DIRECTORY`
+/// with the container's output as descriptors 3 and 4, and 5 to be told on that it is ready.
+///
+/// It writes our segments and our index, and outlives manager and shim: as long as the container writes. SIGTERM, which the shim sends when the
+/// container is deleted, makes it take what is in the pipes and end. Its lock (DIRECTORY/lock) says that it lives, its record (DIRECTORY/pid) who it is.
+final class Logger {
+    /// Whether these words, without the program's name, are a logger's: pairs in any order, one of which names the directory.
+    static func isMeant(_ words: [String]) -> Bool {
+        guard words.count % 2 == 0 else { return false }
+        return stride(from: 0, to: words.count, by: 2).contains { words[$0] == "log" }
+    }
+
+    private static let ready: Int32 = 5
+    /// Steps of at most 256 KiB that the end of the container may take.
+    private static let lastSteps = 64
+
+    private var writer: LogWriter
+    private let directory: Descriptor
+    private let lock: Descriptor
+    private let epoll: Epoll
+    private let signals: Descriptor
+    /// Bytes in segments past which it waits until a reader has removed what it has; 0 is without limit.
+    private let unread: UInt64
+    /// Tells of what is removed from the directory; the logger's until its process ends.
+    private let news: Int32
+    private var moved: UInt64 = 0
+    private var isPaused = false
+    /// The pipes, -1 once they have ended.
+    private var pipes: [Int32] = [3, 4]
+
+    static func run(_ words: [String]) throws(ShimError) {
+        var values: [String: String] = [:]
+        for index in stride(from: 0, to: words.count, by: 2) { values[words[index]] = words[index + 1] }
+        guard let path = values["log"], path.hasPrefix("/") else { throw ShimError("log", values["log"] ?? "", "not an absolute path") }
+        do throws(SysError) {
+            let logger = try Logger(path, values)
+            try logger.run()
+        } catch { throw ShimError(error) }
+    }
+
+    /// Becomes what it has to be, and says that it is ready.
+    private init(_ path: String, _ values: [String: String]) throws(SysError) {
+        func number(_ key: String) -> UInt64? { values[key].flatMap { UInt64($0) } }
+        _ = ctr_close_range(6, .max, 0)
+        try check("close descriptors on exec", "", ctr_close_range(3, .max, 4))
+        try ProcessControl.setSignals(blocked: [SIGTERM], ignored: [SIGPIPE, SIGXFSZ, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2])
+        try ProcessControl.becomeNonDumpable()
+        try ProcessControl.setName("ctr-shim")
+        directory = try Linux.open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+        lock = try Linux.open("lock", O_RDWR | O_CREAT | O_NOFOLLOW, mode: 0o600, at: directory.raw)
+        try check("take lock of", path, ctr_ofd_lock(lock.raw, false))
+        let record = PidRecord(process: try ProcessIdentity(current: getpid()), bootID: try bootID(), created: now(CLOCK_REALTIME))
+        do throws(RecordError) { try record.write(in: directory.raw) } catch { throw SysError("write record", path, code: EIO) }
+        writer = try LogWriter(
+            directory: directory.duplicate(), segmentBytes: number("segment") ?? StartRecord.defaultSegmentBytes)
+        unread = number("unread") ?? 0
+        epoll = try Epoll()
+        signals = try ProcessControl.signalDescriptor([SIGTERM])
+        try epoll.add(signals.raw, .readable, token: 2)
+        // What a reader removes, and whether it is gone.
+        news = unread > 0 ? ctr_inotify(path, 0x100 | 0x200 /* IN_CREATE | IN_DELETE */) : -1
+        if news >= 0 { try epoll.add(news, .readable, token: 3) }
+        for stream in LogStream.allCases {
+            if writer.hasEnded(stream) || (values["terminal"] == "1" && stream == .stderr) {
+                end(stream)
+            } else {
+                try epoll.add(pipes[self.number(stream)], .readable, token: UInt64(self.number(stream)))
+            }
+        }
+        _ = write(Self.ready, "1", 1)
+        close(Self.ready)
+    }
+
+    /// Until both streams have ended.
+    private func run() throws(SysError) {
+        while pipes.contains(where: { $0 >= 0 }) {
+            var events: [UInt64] = []
+            try epoll.wait(milliseconds: -1) { token, _ in events.append(token) }
+            for token in events {
+                switch token {
+                case 0: pump(.stdout)
+                case 1: pump(.stderr)
+                case 2:
+                    finish()
+                    return
+                default: hear()
+                }
+            }
+        }
+        writer.retry()
+    }
+
+    // MARK: streams
+
+    private func number(_ stream: LogStream) -> Int { stream == .stdout ? 0 : 1 }
+
+    private func end(_ stream: LogStream) {
+        writer.end(stream)
+        let pipe = pipes[number(stream)]
+        if pipe < 0 { return }
+        epoll.remove(pipe)
+        close(pipe)
+        pipes[number(stream)] = -1
+    }
+
+    private func pump(_ stream: LogStream) {
+        let pipe = pipes[number(stream)]
+        if pipe < 0 || isPaused { return }
+        switch writer.drain(stream, from: pipe) {
+        case .ended: end(stream)
+        case .moved(let count):
+            moved += UInt64(count)
+            if unread > 0 && moved >= unread / 16 { measure() }
+        case .empty: break
+        }
+    }
+
+    /// What is in the pipes now is the last that is taken, whoever still holds them.
+    private func finish() {
+        for stream in LogStream.allCases where pipes[number(stream)] >= 0 {
+            steps: for _ in 0..<Self.lastSteps {
+                guard case .moved = writer.drain(stream, from: pipes[number(stream)]) else { break steps }
+            }
+            end(stream)
+        }
+        writer.retry()
+    }
+
+    // MARK: what nobody has read
+
+    /// Lets the process wait for its reader, or without a reader drops what is oldest.
+    private func measure() {
+        moved = 0
+        var segments: [(name: String, size: UInt64)] = []
+        for name in directoryNames(directory.raw) where name.hasPrefix("stdout.") || name.hasPrefix("stderr.") {
+            var status = stat()
+            if fstatat(directory.raw, name, &status, 0x100) == 0 { segments.append((name, UInt64(clamping: status.st_size))) }
+        }
+        var total = segments.reduce(0) { $0 + $1.size }
+        if faccessat(directory.raw, "abandoned", F_OK, 0) == 0 {
+            for stream in ["stdout.", "stderr."] {
+                // Never the one that is written.
+                let ours = segments.filter { $0.name.hasPrefix(stream) }.sorted { $0.name < $1.name }
+                for segment in ours.dropLast(2) where unlinkat(directory.raw, segment.name, 0) == 0 { total -= segment.size }
+            }
+        }
+        let full = total >= unread
+        if full == isPaused { return }
+        isPaused = full
+        for (index, pipe) in pipes.enumerated() where pipe >= 0 {
+            try? epoll.modify(pipe, full ? [] : .readable, token: UInt64(index))
+        }
+    }
+
+    private func hear() {
+        withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 8) { buffer in
+            while read(news, buffer.baseAddress, buffer.count) > 0 {}
+        }
+        measure()
+    }
+}
+
+/// Names in an open directory.
+private func directoryNames(_ directory: Int32) -> [String] {
+    let copy = ctr_openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
+    guard copy >= 0, let stream = fdopendir(copy) else { return [] }
+    defer { closedir(stream) }
+    var names: [String] = []
+    while let entry = readdir(stream), names.count < 65536 {
+        names.append(
+            withUnsafePointer(to: &entry.pointee.d_name) { tuple in
+                tuple.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+            })
+    }
+    return names
+}

@@ -1,0 +1,107 @@
+import CtrProto
+import Glibc
+import Linux
+import NIOCore
+import NIOPosix
+import Records
+import TTRPC
+
+/// Standard input of one process under a shim of others: a FIFO of which this manager holds a write end.
+///
+/// The FIFO takes bytes in the order of the calls, and how many it has taken is written down behind each piece. So a byte is repeated at most when
+/// the manager is killed between the two; none is lost.
+actor ForeignInput {
+    private static let piece = 64 << 10
+
+    private let directory: String
+    private let executor: Executor
+    private var record: InputRecord?
+    private var channel: (any Channel)?
+    private var last: Task<Ctr_Shim_V1_WriteInputResponse, any Error>?
+
+    init(directory: String, executor: Executor) {
+        self.directory = directory
+        self.executor = executor
+    }
+
+    /// Answers when the FIFO has all of it, which may be as late as the process reads. Calls are carried out one after the other, and go on when
+    /// their caller is gone.
+    func write(_ request: Ctr_Shim_V1_WriteInputRequest) async throws -> Ctr_Shim_V1_WriteInputResponse {
+        let previous = last
+        let task = executor.spawnThrowing {
+            _ = await previous?.result
+            return try await self.carryOut(request)
+        }
+        last = task
+        return try await task.value
+    }
+
+    private func carryOut(_ request: Ctr_Shim_V1_WriteInputRequest) async throws -> Ctr_Shim_V1_WriteInputResponse {
+        var record = try await current()
+        let offset = request.append ? record.taken : request.offset
+        guard offset <= record.taken else {
+            throw Status(.outOfRange, "input begins at \(offset), and only \(record.taken) bytes were taken before")
+        }
+        var bytes = [UInt8](request.data.dropFirst(Int(clamping: record.taken - offset)))[...]
+        if record.closed && !bytes.isEmpty { throw Status(.failedPrecondition, "standard input is closed") }
+        while !bytes.isEmpty {
+            let channel = try await open()
+            let piece = bytes.prefix(Self.piece)
+            do { try await channel.writeAndFlush(channel.allocator.buffer(bytes: piece)).get() } catch {
+                throw Status(.failedPrecondition, "the process reads its standard input no more")
+            }
+            bytes = bytes.dropFirst(piece.count)
+            record.taken += UInt64(piece.count)
+            try await save(record)
+        }
+        if request.close && !record.closed {
+            record.closed = true
+            try await save(record)
+            close()
+        }
+        var response = Ctr_Shim_V1_WriteInputResponse()
+        response.offset = record.taken
+        response.closed = record.closed
+        return response
+    }
+
+    private func current() async throws -> InputRecord {
+        if let record { return record }
+        let directory = directory
+        let found = try await executor.blocking { () -> InputRecord in
+            let opened = try Linux.open(directory, O_RDONLY | O_DIRECTORY)
+            guard faccessat(opened.raw, "stdin", F_OK, 0) == 0 else { throw Status(.failedPrecondition, "the process has no standard input") }
+            return try InputRecord.read(in: opened.raw) ?? InputRecord(taken: 0, closed: false)
+        }
+        record = found
+        return found
+    }
+
+    private func save(_ changed: InputRecord) async throws {
+        record = changed
+        let directory = directory
+        try await executor.blocking {
+            let opened = try Linux.open(directory, O_RDONLY | O_DIRECTORY)
+            try changed.write(in: opened.raw)
+        }
+    }
+
+    private func open() async throws -> any Channel {
+        if let channel, channel.isActive { return channel }
+        let file: Descriptor
+        // Without a reader there is none to come: the shim opened its end before it started the process.
+        do throws(SysError) { file = try Linux.open(directory + "/stdin", O_WRONLY | O_NONBLOCK | O_NOFOLLOW) } catch {
+            if error.code == ENXIO { throw Status(.failedPrecondition, "the process reads its standard input no more") }
+            throw error
+        }
+        let made = try await NIOPipeBootstrap(group: executor.loop).takingOwnershipOfDescriptor(output: file.release()).get()
+        channel = made
+        return made
+    }
+
+    /// Lets go of the write end.
+    func close() {
+        channel?.close(promise: nil)
+        channel = nil
+    }
+}

@@ -1,0 +1,300 @@
+"""ctr-shim under an unmodified containerd: Debian 12's own, and the newer ones of Debian's later suites where `make deps-peers` has unpacked them."""
+import os
+import re
+import signal
+
+import events
+import pytest
+from containerd_world import IMAGE, RUNC, RUNTIME, Containerd, Events, installations
+
+VERSIONS = installations()
+
+
+@pytest.fixture(scope="module", params=sorted(VERSIONS))
+def world(request):
+    """One containerd with the image, shared by the tests of this file; at the end nothing of its containers may be left."""
+    made = Containerd(VERSIONS[request.param])
+    try:
+        made.start().import_image()
+        before = made.snapshot()
+        yield made
+        made.assert_no_leaks(before)
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def alone(request):
+    made = Containerd(VERSIONS["bookworm"])
+    try:
+        made.start().import_image()
+        before = made.snapshot()
+        yield made
+        made.assert_no_leaks(before)
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def stream(world):
+    made = Events(world)
+    yield made
+    made.close()
+
+
+# --- run
+
+def test_a_container_runs_and_its_output_and_status_come_back(world):
+    done = world.run("c1", "sh", "-c", "echo out; echo err >&2; exit 7", code=7)
+    assert (done.out, done.err.splitlines()[0]) == ("out\n", "err")
+
+
+def test_a_signal_ends_it_with_128_and_its_number(world):
+    client = world.client("run", "--rm", "--runtime", RUNTIME, IMAGE, "c1", "sh", "-c", "echo up; sleep 1000")
+    client.out.until(rb"up\n")
+    world.ctr("tasks", "kill", "-s", "KILL", "c1")
+    assert client.wait() == 137
+
+
+@pytest.mark.parametrize("program", ["/no/such/program", "/etc/passwd"])
+def test_a_program_that_cannot_run_fails_as_with_the_other_shim(world, program):
+    ours = world.run("c1", program, code=None)
+    theirs = world.run("c2", program, code=None, runtime=RUNC)
+    assert ours.code == theirs.code != 0
+    assert program in ours.err.splitlines()[-1] and program in theirs.err.splitlines()[-1]
+    assert world.tasks() == {}
+
+
+@pytest.mark.parametrize("script, code", [("exit 0", 0), ("exit 3", 3), ("sh -c 'kill -KILL $$'; exit $?", 137), ("exec /no/such", 127)])
+def test_status_and_events_are_those_of_the_other_shim(world, stream, script, code):
+    for identifier, runtime in (("ours", RUNTIME), ("theirs", RUNC)):
+        world.run(identifier, "sh", "-c", script, runtime=runtime, code=code)
+    ours, theirs = stream.until("ours", "/tasks/delete"), stream.until("theirs", "/tasks/exit")
+    assert [t for t, _ in ours] == ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]
+    # The other shim of containerd 2 may end before its last event is sent.
+    assert [t for t, _ in theirs] == [t for t, _ in ours][:len(theirs)]
+    for (topic, mine), (_, other) in zip(ours, theirs):
+        assert set(mine) == set(other), topic
+        assert mine.get("exit_status") == other.get("exit_status"), topic
+    assert {m["pid"] for _, m in ours} == {ours[0][1]["pid"]}
+
+
+def test_large_output_comes_whole(world):
+    done = world.run("c1", "sh", "-c", "seq 1 200000")
+    assert done.out == "".join(f"{n}\n" for n in range(1, 200001))
+
+
+# --- a task in the background
+
+def test_list_ps_pause_resume_kill_and_remove(world, stream):
+    world.background("c1", "sh", "-c", "sleep 1000 & wait")
+    pid, status = world.tasks()["c1"]
+    assert status == "RUNNING" and events.comm(pid) == "sh"
+    listed = [int(line.split()[0]) for line in world.ctr("tasks", "ps", "c1").out.splitlines()[1:]]
+    assert pid in listed and len(listed) == 2
+    world.ctr("tasks", "pause", "c1")
+    assert world.tasks()["c1"] == (pid, "PAUSED")
+    world.ctr("tasks", "resume", "c1")
+    assert world.tasks()["c1"] == (pid, "RUNNING")
+    init = events.Pid(pid)
+    world.ctr("tasks", "kill", "-s", "TERM", "c1")
+    world.ctr("tasks", "kill", "-s", "KILL", "c1", code=None)
+    init.wait()
+    stream.until("c1", "/tasks/exit")
+    assert world.tasks()["c1"][1] == "STOPPED"
+    world.ctr("tasks", "rm", "c1", code=None)
+    world.ctr("containers", "rm", "c1")
+    assert [t for t, _ in stream.until("c1", "/tasks/delete")] == [
+        "/tasks/create", "/tasks/start", "/tasks/paused", "/tasks/resumed", "/tasks/exit", "/tasks/delete"]
+    assert "c1" not in world.tasks()
+
+
+def test_metrics_are_shown(world):
+    for identifier, runtime in (("ours", RUNTIME), ("theirs", RUNC)):
+        world.background(identifier, "sleep", "1000", runtime=runtime)
+    rows = {}
+    for identifier in ("ours", "theirs"):
+        rows[identifier] = dict(re.findall(r"^(\S+)\s+(\S.*?)\s*$", world.ctr("tasks", "metrics", identifier).out.split("METRIC", 1)[1], re.M))
+    assert set(rows["ours"]) == set(rows["theirs"])
+    assert int(rows["ours"]["pids.current"]) == 1 and int(rows["ours"]["memory.usage_in_bytes"]) > 4096
+    assert rows["ours"]["memory.limit_in_bytes"] == rows["theirs"]["memory.limit_in_bytes"]
+    for identifier in ("ours", "theirs"):
+        world.remove(identifier)
+
+
+def test_the_first_process_is_where_the_caller_wants_its_cgroup(world):
+    world.background("c1", "sleep", "1000")
+    groups = open(f"/proc/{world.tasks()['c1'][0]}/cgroup").read()
+    assert f"/{world.namespace}/c1" in groups
+    world.remove("c1")
+
+
+# --- options
+
+@pytest.fixture(scope="module")
+def replaced():
+    """A containerd whose runc shim is ours: ctr gives options to no other."""
+    made = Containerd(VERSIONS["bookworm"])
+    program = made.directory / "bin/containerd-shim-runc-v2"
+    program.unlink()
+    program.symlink_to(os.path.realpath(made.shim_program))
+    try:
+        made.start().import_image()
+        before = made.snapshot()
+        yield made
+        made.assert_no_leaks(before)
+    finally:
+        made.close()
+
+
+def test_runc_runs_under_this_shim(replaced):
+    done = replaced.run("c1", "sh", "-c", "echo hello; exit 5", options=("--runc-binary", "runc"), runtime=RUNC, code=5)
+    assert done.out == "hello\n"
+
+
+def test_a_runtime_of_another_root_keeps_its_state_there(replaced):
+    root = replaced.directory / "elsewhere"
+    replaced.background("c1", "sleep", "1000", options=("--runc-binary", "runc", "--runc-root", str(root)), runtime=RUNC)
+    assert (root / replaced.namespace / "c1" / "state.json").exists()
+    replaced.remove("c1")
+
+
+def test_a_runtime_that_is_not_there_is_named(replaced):
+    done = replaced.run("c1", "true", options=("--runc-binary", "/no/such/runc"), runtime=RUNC, code=None)
+    assert done.code != 0 and "/no/such/runc" in done.err and "No such file" in done.err
+
+
+def test_the_systemd_driver_is_refused_by_ctrun(replaced):
+    done = replaced.run("c1", "true", options=("--runc-systemd-cgroup", "--cgroup", "system.slice:ctrd:c1"), runtime=RUNC, code=None)
+    assert done.code != 0 and "systemd-cgroup" in done.err, done
+
+
+def test_options_come_as_a_configuration_file_too(world):
+    path = world.directory / "runtime.toml"
+    path.write_text('BinaryName = "/usr/sbin/runc" # another one\nNoPivotRoot = false\n')
+    world.background("c1", "sleep", "1000", options=("--runtime-config-path", str(path)))
+    assert (world.directory / "runc" / world.namespace / "c1" / "state.json").exists()
+    world.remove("c1")
+    path.write_text("NoPivotRoot = maybe\n")
+    done = world.run("c1", "true", options=("--runtime-config-path", str(path)), code=None)
+    assert done.code != 0 and "NoPivotRoot" in done.err
+
+
+# --- death of the shim
+
+def test_a_killed_shim_is_replaced_and_containerd_does_not_notice(world, stream):
+    before = world.log_text().count('msg="shim disconnected" id=c1')
+    client = world.client("run", "--rm", "--runtime", RUNTIME, IMAGE, "c1", "sh", "-c", "echo one; until [ -e /tmp/go ]; do usleep 20000; done; echo two; exit 9")
+    client.out.until(rb"one\n")
+    pid = world.tasks()["c1"][0]
+    for kills in range(1, 4):
+        shim, keeper = world.guards("c1")
+        shim.kill_and_wait()
+        assert world.tasks()["c1"] == (pid, "RUNNING")
+        assert world.shim_starts("c1") == kills + 1 and keeper.alive()
+    open(f"/proc/{pid}/root/tmp/go", "w").close()
+    assert client.wait() == 9
+    assert client.out.data == b"one\ntwo\n"
+    assert [t for t, _ in stream.until("c1", "/tasks/delete")] == ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]
+    # Once, at its normal end.
+    assert world.log_text().count('msg="shim disconnected" id=c1') - before == 1
+
+
+def test_calls_that_a_killed_shim_was_carrying_out_are_carried_on(world):
+    """The shim is stopped, asked, and killed with the request in its socket; and killed with the request in its journal."""
+    world.background("c1", "sleep", "1000")
+    pid = world.tasks()["c1"][0]
+    shim, _ = world.guards("c1")
+    shim.kill(signal.SIGSTOP)
+    client = world.client("tasks", "pause", "c1")
+    assert not events.readable([client.pidfd], 0.3)
+    shim.kill_and_wait()
+    assert client.wait() == 0
+    assert world.tasks()["c1"] == (pid, "PAUSED")
+    world.ctr("tasks", "resume", "c1")
+    world.remove("c1")
+
+
+def test_without_shim_and_keeper_the_task_ends_with_the_status_that_it_got(world, stream):
+    world.background("c1", "sleep", "1000")
+    init = events.Pid(world.tasks()["c1"][0])
+    shim, keeper = world.guards("c1")
+    keeper.kill_and_wait()
+    shim.kill_and_wait()
+    init.wait()
+    seen = stream.until("c1", "/tasks/delete")
+    assert [t for t, _ in seen] == ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]
+    assert [m["exit_status"] for _, m in seen[2:]] == [137, 137] and seen[2][1]["pid"] == init.pid
+    assert "c1" not in world.tasks() and not world.bundle("c1").exists()
+    world.ctr("containers", "rm", "c1")
+
+
+# --- death of containerd
+
+def forwarded(world, identifier_count=None):
+    """Topics of the events that containerd took from shims, in their order, by its own log."""
+    return re.findall(r'msg="event forwarded" ns=\S+ topic=(\S+)', world.log_text())
+
+
+def test_a_task_outlives_containerd_and_is_found_again(world):
+    world.background("c1", "sh", "-c", "until [ -e /tmp/go ]; do usleep 20000; done; exit 6")
+    pid = world.tasks()["c1"][0]
+    shim, keeper = world.guards("c1")
+    world.kill9().start()
+    assert world.tasks()["c1"] == (pid, "RUNNING") and shim.alive() and keeper.alive()
+    world.ctr("tasks", "pause", "c1")
+    world.ctr("tasks", "resume", "c1")
+    client = world.client("tasks", "attach", "c1")
+    open(f"/proc/{pid}/root/tmp/go", "w").close()
+    assert client.wait() == 6
+    world.remove("c1")
+
+
+def test_what_happens_while_containerd_is_away_is_told_in_order_when_it_is_back(world):
+    world.background("c1", "sh", "-c", "until [ -e /tmp/go ]; do usleep 20000; done; exit 6")
+    pid = world.tasks()["c1"][0]
+    init = events.Pid(pid)
+    world.kill9()
+    told = len(forwarded(world))
+    open(f"/proc/{pid}/root/tmp/go", "w").close()
+    init.wait()
+    events.wait_file(world.bundle("c1") / "exit")
+    world.start()
+    assert world.tasks()["c1"] == (pid, "STOPPED")
+    events.wait_file(world.log, lambda _: len(forwarded(world)) > told)
+    assert forwarded(world)[told:] == ["/tasks/exit"]
+    removed = world.ctr("tasks", "rm", "c1", code=None)
+    assert "exit with non-zero exit code 6" in removed.err
+    world.ctr("containers", "rm", "c1")
+
+
+def test_a_shim_that_was_killed_while_containerd_was_away_lives_on_too(world):
+    world.background("c1", "sh", "-c", "until [ -e /tmp/go ]; do usleep 20000; done; exit 8")
+    pid = world.tasks()["c1"][0]
+    shim, keeper = world.guards("c1")
+    world.kill9()
+    told = len(forwarded(world))
+    shim.kill_and_wait()
+    init = events.Pid(pid)
+    open(f"/proc/{pid}/root/tmp/go", "w").close()
+    init.wait()
+    events.wait_file(world.bundle("c1") / "exit")
+    world.start()
+    assert world.tasks()["c1"] == (pid, "STOPPED") and keeper.alive()
+    events.wait_file(world.log, lambda _: len(forwarded(world)) > told)
+    assert forwarded(world)[told:] == ["/tasks/exit"]
+    assert "exit with non-zero exit code 8" in world.ctr("tasks", "rm", "c1", code=None).err
+    world.ctr("containers", "rm", "c1")
+
+
+def test_a_shim_with_nothing_to_say_wakes_nobody(world):
+    world.background("c1", "sleep", "1000")
+    shim, keeper = world.guards("c1")
+
+    def switches(pid):
+        return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", open(f"/proc/{pid}/status").read(), re.M).group(1))
+    events.readable([shim.fd], 1.5)
+    before = switches(shim.pid), switches(keeper.pid)
+    events.readable([shim.fd], 3)
+    assert (switches(shim.pid), switches(keeper.pid)) == before
+    world.remove("c1")

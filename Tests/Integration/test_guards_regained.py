@@ -1,0 +1,382 @@
+"""Keeper and shim killed together, the container alive: new guards find its pipes again, and how it ends is true or unknown, never invented."""
+import fcntl
+import os
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import termios
+from pathlib import Path
+
+import pytest
+
+from shim_client import (Container, alive, become_subreaper, children, eventually, log_bytes, log_ended, log_entries, read_record, write_record)
+
+BIN = Path(__file__).parents[2] / "bin"
+GAP = 2
+# Says before, waits for USR1, says after and ends with 43.
+PATIENT = "trap 'echo after; exit 43' USR1; echo before; while :; do sleep 1000 & wait $!; done"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def reaper():
+    become_subreaper()
+    yield
+
+
+@pytest.fixture
+def make():
+    base = tempfile.mkdtemp(prefix="ctr-regain-")
+    made = []
+
+    def container(script, **options):
+        made.append(Container(base, str(BIN), ["/bin/sh", "-c", script], str(BIN / "ctrun"), "detached", **options))
+        return made[-1]
+
+    yield container
+    for each in made:
+        each.clean_up()
+        reap()
+    shutil.rmtree(base)
+
+
+def reap():
+    """What was left to the test and has ended."""
+    while True:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                return
+        except ChildProcessError:
+            return
+
+
+def only_sources(container, text):
+    """Restricts where the next shim may learn of the end (key exit_sources of shim.env)."""
+    record = read_record(f"{container.bundle}/shim.env")
+    write_record(f"{container.bundle}/shim.env", "start", **{**record, "exit_sources": text})
+
+
+def kill_both(container):
+    """SIGKILL to the keeper and its shim, in one go and by pidfd; both are gone when this returns."""
+    keeper, shim = os.pidfd_open(container.keeper), os.pidfd_open(container.shim)
+    pids = container.keeper, container.shim
+    for pidfd in (keeper, shim):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    for pid, pidfd in zip(pids, (keeper, shim)):
+        # Orphans of the helper that started them: the test's children.
+        os.waitpid(pid, 0)
+        os.close(pidfd)
+
+
+def said(container, text, stream=1):
+    return eventually(lambda: text in log_bytes(container.log, stream), f"the log holds {text!r}")
+
+
+def gaps(container):
+    return [entry[0] for entry in log_entries(container.log) if entry[1] & GAP and entry[3] == 0]
+
+
+def end_unseen(container, pid, number):
+    """Sends the signal that ends init while the shim sleeps, and reaps it: only what the kernel keeps can tell of it afterwards."""
+    shim = container.shim
+    os.kill(shim, signal.SIGSTOP)
+    os.kill(pid, number)
+    os.waitpid(pid, 0)
+    os.kill(shim, signal.SIGCONT)
+
+
+def regained(container):
+    container.start_guards()
+    return container.connect()
+
+
+@pytest.mark.parametrize("source", ["pidfd", "connector"])
+@pytest.mark.parametrize("number, code, signalled", [(signal.SIGUSR1, "43", "0"), (signal.SIGKILL, "137", "9"), (signal.SIGUSR2, "0", "0")])
+def test_the_status_is_true_though_another_process_reaped_it(make, source, number, code, signalled):
+    container = make("trap 'exit 0' USR2; " + PATIENT)
+    _, pid = container.run()
+    said(container, b"before\n")
+    kill_both(container)
+    only_sources(container, source)
+    client = regained(container)
+    end_unseen(container, pid, number)
+    assert container.wait(client) == int(code)
+    assert (container.exit["code"], container.exit["signal"], container.exit["source"]) == (code, signalled, source)
+    eventually(lambda: log_ended(container.log), "the log ends")
+
+
+def test_a_zombie_tells_where_nothing_else_does(make):
+    container = make(PATIENT)
+    _, pid = container.run()
+    said(container, b"before\n")
+    kill_both(container)
+    only_sources(container, "zombie")
+    client = regained(container)
+    os.kill(pid, signal.SIGUSR1)
+    assert container.wait(client) == 43
+    assert container.exit["source"] == "zombie"
+    os.waitpid(pid, 0)
+
+
+def test_without_a_source_it_is_unknown_and_no_number_is_invented(make):
+    container = make(PATIENT)
+    _, pid = container.run()
+    said(container, b"before\n")
+    kill_both(container)
+    only_sources(container, "none")
+    client = regained(container)
+    os.kill(pid, signal.SIGUSR1)
+    assert container.wait(client) == 255
+    assert container.exit["source"] == "unknown" and "code" not in container.exit and container.exit["reason"]
+    assert container.info(client)["exit_source"] == "unknown"
+    os.waitpid(pid, 0)
+
+
+def test_an_end_while_nobody_guarded_is_unknown(make):
+    container = make(PATIENT)
+    _, pid = container.run()
+    said(container, b"before\n")
+    kill_both(container)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    client = regained(container)
+    container.wait(client)
+    assert container.exit["source"] == "unknown" and "code" not in container.exit
+    assert sorted(gaps(container)) == [1, 2]
+    eventually(lambda: log_ended(container.log), "the log ends")
+
+
+def test_the_log_goes_on_behind_a_gap(make):
+    container = make(PATIENT)
+    _, pid = container.run()
+    said(container, b"before\n")
+    before = read_record(f"{container.bundle}/guards")
+    kill_both(container)
+    client = regained(container)
+    guards = read_record(f"{container.bundle}/guards")
+    assert (guards["stdout_pipe"], guards["stderr_pipe"]) == (before["stdout_pipe"], before["stderr_pipe"])
+    assert (guards["regained"], guards["lost"]) == ("stdout,stderr", "")
+    assert sorted(gaps(container)) == [1, 2]
+    os.kill(pid, signal.SIGUSR1)
+    assert container.wait(client) == 43
+    eventually(lambda: log_ended(container.log), "the log ends")
+    assert log_bytes(container.log, 1) == b"before\nafter\n"
+    kinds = [(flags & GAP, length) for stream, flags, _, length, _, _ in log_entries(container.log) if stream == 1 and not flags & 4]
+    assert kinds == [(0, 7), (GAP, 0), (0, 6)]
+    os.waitpid(pid, 0)
+
+
+def test_what_was_in_the_pipe_is_not_lost(make):
+    container = make("trap 'echo written' USR2; " + PATIENT)
+    _, pid = container.run()
+    said(container, b"before\n")
+    os.kill(container.shim, signal.SIGSTOP)
+    os.kill(pid, signal.SIGUSR2)
+    eventually(lambda: pending(container, pid) >= 8, "the pipe holds what was written")
+    kill_both(container)
+    client = regained(container)
+    os.kill(pid, signal.SIGUSR1)
+    assert container.wait(client) == 43
+    eventually(lambda: log_ended(container.log), "the log ends")
+    assert log_bytes(container.log, 1) == b"before\nwritten\nafter\n"
+    reap()
+
+
+def pending(container, pid):
+    """Bytes in the pipe that is the container's standard output."""
+    try:
+        end = os.open(f"/proc/{container.keeper}/fd/7", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return 0
+    try:
+        return struct.unpack("i", fcntl.ioctl(end, termios.FIONREAD, b"\0" * 4))[0]
+    finally:
+        os.close(end)
+
+
+def test_a_pipe_is_found_in_any_process_of_the_container(make):
+    container = make("(trap 'echo late' USR1; while :; do sleep 1000 & wait $!; done) & echo ready; exec >/dev/null 2>&1 sleep 1000")
+    _, pid = container.run()
+    said(container, b"ready\n")
+    child = eventually(lambda: next((p for p in children(pid) if alive(p)), None), "the child of init")
+    kill_both(container)
+    client = regained(container)
+    assert read_record(f"{container.bundle}/guards")["regained"] == "stdout,stderr"
+    os.kill(child, signal.SIGUSR1)
+    said(container, b"late\n")
+    container.kill(client)
+    assert container.wait(client) == 137
+    reap()
+
+
+def test_a_stream_that_nobody_holds_any_more_has_ended(make):
+    container = make("echo ready; trap 'exit 5' USR1; exec >/dev/null; while :; do sleep 1000 & wait $!; done")
+    _, pid = container.run()
+    said(container, b"ready\n")
+    eventually(lambda: any(entry[0] == 1 and entry[1] & 4 for entry in log_entries(container.log)), "stdout ends")
+    kill_both(container)
+    client = regained(container)
+    guards = read_record(f"{container.bundle}/guards")
+    assert (guards["regained"], guards["lost"]) == ("stderr", "")
+    assert gaps(container) == [2]
+    os.kill(pid, signal.SIGUSR1)
+    assert container.wait(client) == 5
+    reap()
+
+
+def test_a_writer_that_ignores_sigpipe_goes_on_and_nothing_comes_twice(make):
+    """Twelve kills of both while it writes: what is there is in order, and each hole is said."""
+    container = make("trap '' PIPE; trap 'exit 9' USR1; i=0; while :; do i=$((i+1)); echo $i 2>/dev/null; done")
+    client, pid = container.run()
+    rounds = 12
+    for number in range(rounds):
+        size = len(log_bytes(container.log, 1))
+        eventually(lambda: len(log_bytes(container.log, 1)) > size + 2000, "it writes")
+        kill_both(container)
+        assert alive(pid)
+        client = regained(container)
+    size = len(log_bytes(container.log, 1))
+    eventually(lambda: len(log_bytes(container.log, 1)) > size, "it writes on")
+    os.kill(pid, signal.SIGUSR1)
+    assert container.wait(client) == 9
+    eventually(lambda: log_ended(container.log), "the log ends")
+    assert gaps(container).count(1) == rounds
+    pieces = split_at_gaps(container)
+    numbers, partial = [], 0
+    for piece in pieces:
+        lines = piece.split(b"\n")
+        # A line that was cut by the loss of its reader can stand at either edge of a piece.
+        whole = lines[1:-1] if numbers else lines[:-1]
+        partial += len(piece) - sum(len(line) + 1 for line in whole)
+        values = [int(line) for line in whole if line]
+        assert all(b == a + 1 for a, b in zip(values, values[1:])), "a hole without a gap"
+        numbers += values
+    assert all(b > a for a, b in zip(numbers, numbers[1:])), "something came twice"
+    assert len(numbers) > 1000
+    reap()
+
+
+def split_at_gaps(container):
+    pieces = [b""]
+    for stream, flags, segment, length, offset, _ in log_entries(container.log):
+        if stream != 1 or flags & 4:
+            continue
+        if flags & GAP:
+            pieces.append(b"")
+            continue
+        with open(f"{container.log}/stdout.{segment:06d}", "rb") as file:
+            file.seek(offset)
+            pieces[-1] += file.read(length)
+    return pieces
+
+
+def test_a_writer_without_a_handler_dies_of_sigpipe_and_that_is_told(make):
+    container = make("trap 'exec yes' USR1; echo before; while :; do sleep 1000 & wait $!; done")
+    _, pid = container.run()
+    said(container, b"before\n")
+    kill_both(container)
+    os.kill(pid, signal.SIGUSR1)
+    eventually(lambda: not alive(pid), "it ends, for nobody reads")
+    client = regained(container)
+    container.wait(client)
+    assert container.exit["source"] in ("unknown", "zombie")
+    if container.exit["source"] == "zombie":
+        assert container.exit["code"] == "1" or container.exit["signal"] == "13"
+    assert sorted(gaps(container)) == [1, 2]
+    reap()
+
+
+def test_the_connector_wakes_the_shim_for_nobody_else(make):
+    container = make(PATIENT)
+    _, pid = container.run()
+    said(container, b"before\n")
+    kill_both(container)
+    only_sources(container, "connector")
+    client = regained(container)
+    shim = container.shim
+    # Quiet after the half second in which it gives its memory back.
+    before = eventually(lambda: settled(shim), "the shim sleeps")
+    for _ in range(50):
+        subprocess.run(["/bin/true"], check=True)
+    assert switches(shim) - before <= 1, "ends of others woke the shim"
+    end_unseen(container, pid, signal.SIGUSR1)
+    assert container.wait(client) == 43 and container.exit["source"] == "connector"
+
+
+def switches(pid):
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+
+
+def settled(pid):
+    """The count, once it did not change for a second."""
+    count = switches(pid)
+    select.select([], [], [], 1)
+    return count if switches(pid) == count else None
+
+
+def test_a_first_thread_that_ends_early_does_not_speak_for_the_process(make, tmp_path):
+    """The process events tell of threads: the last one counts."""
+    source, program = tmp_path / "early.c", tmp_path / "early"
+    source.write_text("""
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static void *rest(void *unused) {
+    sigset_t set; int number;
+    sigemptyset(&set); sigaddset(&set, SIGUSR1);
+    sigwait(&set, &number);
+    sigemptyset(&set); sigaddset(&set, SIGUSR2);
+    sigwait(&set, &number);
+    exit(55);
+}
+int main(void) {
+    sigset_t set; int number; pthread_t thread;
+    sigemptyset(&set); sigaddset(&set, SIGUSR1); sigaddset(&set, SIGUSR2); sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, 0);
+    pthread_create(&thread, 0, rest, 0);
+    write(1, "ready\\n", 6);
+    sigemptyset(&set); sigaddset(&set, SIGHUP);
+    sigwait(&set, &number);
+    syscall(SYS_exit, 33);
+}
+""")
+    subprocess.run(["cc", "-static", "-o", program, source, "-lpthread"], check=True)
+    container = make("true")
+    shutil.copy(program, f"{container.base}/layer/bin/early")
+    container.config(["/bin/early"], 0, "detached")
+    client, pid = container.run()
+    said(container, b"ready\n")
+    kill_both(container)
+    only_sources(container, "connector")
+    client = regained(container)
+    os.kill(pid, signal.SIGHUP)
+    eventually(lambda: Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] == "Z", "the first thread has ended")
+    os.kill(pid, signal.SIGUSR1)
+    assert container.info(client)["exited"] == 0
+    end_unseen(container, pid, signal.SIGUSR2)
+    assert container.wait(client) == 55 and container.exit["source"] == "connector"
+
+
+@pytest.mark.parametrize("call, number", [("openat", 12), ("openat", 30), ("pwrite64", 1), ("clone3", 1), ("renameat", 1), ("rename", 1)])
+def test_a_helper_that_is_killed_leaves_what_the_next_one_needs(make, call, number):
+    """The start is repeatable wherever it is cut."""
+    container = make(PATIENT)
+    _, pid = container.run()
+    said(container, b"before\n")
+    kill_both(container)
+    subprocess.run(["strace", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}",
+                    f"{BIN}/ctr-shim", "-namespace", container.namespace, "-id", container.id, "-address", "none", "-bundle", container.bundle, "start"],
+                   stdin=subprocess.DEVNULL, capture_output=True, cwd=container.bundle, timeout=30)
+    reap()
+    client = regained(container)
+    os.kill(pid, signal.SIGUSR1)
+    assert container.wait(client) == 43
+    assert container.exit["source"] in ("pidfd", "zombie")
+    eventually(lambda: log_ended(container.log), "the log ends")
+    assert log_bytes(container.log, 1) == b"before\nafter\n"
+    reap()
