@@ -42,6 +42,8 @@ final class Container {
     /// Whether this shim has a mount namespace of its own in which the root file system is mounted.
     var mounted = false
     lazy var userMappings = readMappings()
+    /// How the daemon becomes another program; set once.
+    var onUpgrade: UpgradeSteps?
     /// Told of everything that containerd wants to hear; set once, by who publishes it. `again`: a predecessor may have told it already.
     var onEvent: ((_ event: TaskEvent, _ again: Bool) -> Void)?
     private var heldExits: [TaskEvent] = []
@@ -218,7 +220,9 @@ final class Container {
     }
 
     static func controlGroup(_ path: String?) -> ContainerCgroup? {
-        guard let path, let hierarchies = try? CgroupHierarchies(), let group = try? ContainerCgroup(path, in: hierarchies) else { return nil }
+        guard let path, let hierarchies = try? CgroupHierarchies(), let group = try? ContainerCgroup(path, in: hierarchies) else {
+            return nil
+        }
         // Runtimes of others make no directory in a version 2 hierarchy that has no controllers.
         let tracked = group.unified.map { access($0, F_OK) == 0 } ?? false
         return tracked ? group : ContainerCgroup(v1: group.v1, unified: nil)
@@ -229,6 +233,7 @@ final class Container {
     var deadline: Int64 {
         var nearest = first.deadline
         for exec in execs { nearest = min(nearest, exec.deadline) }
+        if let operation { nearest = min(nearest, operation.limit) }
         for call in operation?.callers ?? [] { nearest = min(nearest, call.deadline) }
         for queued in queue { for call in queued.callers { nearest = min(nearest, call.deadline) } }
         return nearest
@@ -243,6 +248,7 @@ final class Container {
             process.takeLate(time, into: &late)
             if !process.deleters.isEmpty { deleteIfDrained(process) }
         }
+        if let operation, operation.limit <= time { upgradeIsLate() }
         if let logger = first.logger, logger.deadline <= time { loggerIsLate(logger) }
         if operation != nil { operation?.takeLate(time, into: &late) }
         for index in queue.indices { queue[index].takeLate(time, into: &late) }
