@@ -218,7 +218,9 @@ final class Container {
     }
 
     static func controlGroup(_ path: String?) -> ContainerCgroup? {
-        guard let path, let hierarchies = try? CgroupHierarchies(), let group = try? ContainerCgroup(path, in: hierarchies) else { return nil }
+        guard let path, let hierarchies = try? CgroupHierarchies(), let group = try? ContainerCgroup(path, in: hierarchies) else {
+            return nil
+        }
         // Runtimes of others make no directory in a version 2 hierarchy that has no controllers.
         let tracked = group.unified.map { access($0, F_OK) == 0 } ?? false
         return tracked ? group : ContainerCgroup(v1: group.v1, unified: nil)
