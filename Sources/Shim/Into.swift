@@ -6,7 +6,9 @@ import Linux
 /// host), so that what it leaves running, a shim of others, is in that group and not in the manager's. Ends with the program's status.
 enum Into {
     static func run(_ words: [String]) throws(ShimError) -> Int32 {
-        guard words.count >= 2, words[1].hasPrefix("/") else { throw ShimError("read arguments", "into", "a control group and a program are wanted") }
+        guard words.count >= 2, words[1].hasPrefix("/") else {
+            throw ShimError("read arguments", "into", "a control group and a program are wanted")
+        }
         return try shimErrors { () throws(SysError) in
             let all = try CgroupHierarchies()
             let named = CgroupHierarchies(v1: all.v1.filter { $0.controllers == "name=systemd" }, unified: all.unified)

@@ -33,7 +33,10 @@ final class Witness {
         let guards = (try? GuardsRecord.read(in: place.bundleDirectory)) ?? nil
         var allowed: Set<ExitRecord.Source> = [.pidfd, .connector, .zombie]
         if let text = place.start.exitSources {
-            allowed = Set(Array(text.utf8).split(separator: UInt8(ascii: ",")).compactMap { ExitRecord.Source(rawValue: String(decoding: $0, as: UTF8.self)) })
+            allowed = Set(
+                Array(text.utf8).split(separator: UInt8(ascii: ",")).compactMap {
+                    ExitRecord.Source(rawValue: String(decoding: $0, as: UTF8.self))
+                })
         }
         self.allowed = allowed
         let lostTerminal = guards?.regained?.lost.isEmpty == false && Self.hasTerminal(place)

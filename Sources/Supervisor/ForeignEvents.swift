@@ -14,7 +14,8 @@ extension Supervisor {
         let hint: ForeignHint?
         let bytes = envelope.event.value
         switch envelope.topic {
-        case "/tasks/oom": hint = (try? Containerd_Events_TaskOOM(serializedBytes: bytes)).map { ForeignHint(id: $0.containerID, isOOM: true) }
+        case "/tasks/oom":
+            hint = (try? Containerd_Events_TaskOOM(serializedBytes: bytes)).map { ForeignHint(id: $0.containerID, isOOM: true) }
         case "/tasks/exit": hint = (try? Containerd_Events_TaskExit(serializedBytes: bytes)).map { ForeignHint(id: $0.containerID) }
         case "/tasks/paused": hint = (try? Containerd_Events_TaskPaused(serializedBytes: bytes)).map { ForeignHint(id: $0.containerID) }
         case "/tasks/resumed": hint = (try? Containerd_Events_TaskResumed(serializedBytes: bytes)).map { ForeignHint(id: $0.containerID) }

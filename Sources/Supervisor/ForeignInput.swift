@@ -70,7 +70,9 @@ actor ForeignInput {
         let directory = directory
         let found = try await executor.blocking { () -> InputRecord in
             let opened = try Linux.open(directory, O_RDONLY | O_DIRECTORY)
-            guard faccessat(opened.raw, "stdin", F_OK, 0) == 0 else { throw Status(.failedPrecondition, "the process has no standard input") }
+            guard faccessat(opened.raw, "stdin", F_OK, 0) == 0 else {
+                throw Status(.failedPrecondition, "the process has no standard input")
+            }
             return try InputRecord.read(in: opened.raw) ?? InputRecord(taken: 0, closed: false)
         }
         record = found

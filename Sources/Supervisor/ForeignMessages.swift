@@ -74,8 +74,11 @@ private final class MessageHandler: ChannelInboundHandler {
         }
         guard count < Self.linesInWindow else { return dropped += 1 }
         count += 1
-        let text = String(String(decoding: line, as: UTF8.self).unicodeScalars.map { $0.value < 0x20 || $0.value == 0x7f ? " " : Character($0) })
-        logger.info("shim: \(text)\(isLong ? "…" : "")", metadata: context)
+        let text = String(
+            String(decoding: line, as: UTF8.self).unicodeScalars.map { $0.value < 0x20 || $0.value == 0x7f ? " " : Character($0) })
+        // As logrus writes it: what a shim only mentions is for who looks for it.
+        let isError = text.contains("level=error") || text.contains("level=fatal") || text.contains("level=panic")
+        logger.log(level: isError ? .warning : .debug, "shim: \(text)\(isLong ? "…" : "")", metadata: context)
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }

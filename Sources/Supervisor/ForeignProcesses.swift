@@ -133,7 +133,9 @@ extension ForeignShim {
 
     // MARK: our own service
 
-    func guardCall(_ connection: ShimConnection, _ method: String, _ request: any Message, _ timeout: TimeAmount?) async throws -> any Message {
+    func guardCall(_ connection: ShimConnection, _ method: String, _ request: any Message, _ timeout: TimeAmount?) async throws
+        -> any Message
+    {
         switch request {
         case is Ctr_Shim_V1_InfoRequest: return try await info(connection, timeout)
         case is Ctr_Shim_V1_ProcessesRequest:

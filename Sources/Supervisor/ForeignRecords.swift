@@ -22,13 +22,18 @@ enum ForeignLog {
         return record.process
     }
 
-    /// Ends a log whose logger is gone, with a gap where something may be missing. Nothing while a logger lives, or when it has ended.
+    /// Whether a logger ever began to write there.
+    static func hasBegun(_ directory: String) -> Bool { access(directory + "/\(PidRecord.fileName)", F_OK) == 0 }
+
+    /// Ends a log whose logger is gone, with a gap where something may be missing. Nothing while a logger lives, or is still to come, or when the
+    /// log has ended.
     static func complete(_ directory: String) throws(SysError) {
         let opened: Descriptor
         do throws(SysError) { opened = try Linux.open(directory, O_RDONLY | O_DIRECTORY) } catch {
             if error.code == ENOENT { return }
             throw error
         }
+        guard faccessat(opened.raw, PidRecord.fileName, F_OK, 0) == 0 else { return }
         let lock = try Linux.open("lock", O_RDWR | O_CREAT | O_NOFOLLOW, mode: 0o600, at: opened.raw)
         let taken = ctr_ofd_lock(lock.raw, false)
         if taken == -EAGAIN || taken == -EACCES { return }

@@ -77,7 +77,7 @@ struct ForeignRuntime: Equatable, Sendable {
             "an exit status of 128 + n may be the program's own or signal n: this shim does not tell them apart",
             "a killed logger (ctr-shim log) is not replaced: what the container writes afterwards is lost, and its log says so",
             "input that was under way when the manager was killed may reach the process twice",
-            "SIGKILL to an exec reaches its first process, not what that started",
+            "SIGKILL to an exec reaches its first process, not what that started; what that writes later is lost",
             "the root file system is mounted on the host while the container exists",
         ]
     }

@@ -11,7 +11,7 @@ import TTRPC
 /// asks the shim for what every shim does, and does itself what only ours does. Whatever it has to remember is in records in the bundle, where the
 /// next manager finds it.
 final class ForeignShim: Sendable {
-    /// After the end of a process: how long those that still hold its output open are listened to.
+    /// How long the last of a terminal's output is waited for.
     private static let drainTime = TimeAmount.seconds(2)
 
     let supervisor: Supervisor
@@ -66,7 +66,8 @@ final class ForeignShim: Sendable {
         }
         guard first else { return }
         let messages = ForeignMessages(
-            path: bundle + "/log", logger: supervisor.logger, context: ["container": "\(id.prefix(12))", "shim": "\(runtime.file)"], executor.loop)
+            path: bundle + "/log", logger: supervisor.logger, context: ["container": "\(id.prefix(12))", "shim": "\(runtime.file)"],
+            executor.loop)
         state.withLock { $0.messages = messages }
         executor.spawn { [self] in
             let execs = (try? await executor.blocking { [self] in execNames() }) ?? []
@@ -179,7 +180,9 @@ final class ForeignShim: Sendable {
     }
 
     /// The shim reaped it; it is written down before anybody is told.
-    private func wait(_ connection: ShimConnection, _ request: Containerd_Task_V2_WaitRequest) async throws -> Containerd_Task_V2_WaitResponse {
+    private func wait(_ connection: ShimConnection, _ request: Containerd_Task_V2_WaitRequest) async throws
+        -> Containerd_Task_V2_WaitResponse
+    {
         let answer: Containerd_Task_V2_WaitResponse = try await task(connection, "Wait", request, nil)
         let exec = request.execID
         try await executor.blocking { [self] in
@@ -190,10 +193,25 @@ final class ForeignShim: Sendable {
             try ExitRecord(process: process, status: answer.exitStatus, exitedAt: answer.exitedAt.nanoseconds, cgroup: group)?
                 .write(in: exits.raw)
         }
-        _ = executor.loop.scheduleTask(in: Self.drainTime) { [self] in
-            _ = executor.spawn { await self.endLogger(of: exec) }
+        // The shim keeps the pipes open until Delete, so their end never comes by itself. With the first process its namespace has ended, and all
+        // that anybody wrote is in the pipes. What comes from a terminal is still being copied by the shim, which then closes.
+        if try await hasTerminal(exec) {
+            _ = executor.loop.scheduleTask(in: Self.drainTime) { [self] in
+                _ = executor.spawn { await self.endLogger(of: exec) }
+            }
+        } else {
+            await endLogger(of: exec)
         }
         return answer
+    }
+
+    private func hasTerminal(_ exec: String) async throws -> Bool {
+        if exec.isEmpty { return supervisor.registry.state(id)?.container.config.terminal ?? false }
+        let home = directory(of: exec)
+        return try await executor.blocking {
+            let opened = try Linux.open(home, O_RDONLY | O_DIRECTORY)
+            return try ExecRecord.read(in: opened.raw)?.terminal ?? false
+        }
     }
 
     /// The container's control group as far as its runtime made it: not each puts it into version 2 on a host with both.
@@ -213,7 +231,8 @@ final class ForeignShim: Sendable {
             guard let identity = try? ProcessIdentity(current: Int32(clamping: pid)) else { return }
             let opened = try Linux.open(path, O_RDONLY | O_DIRECTORY)
             let time = now(CLOCK_REALTIME)
-            try PidRecord(process: identity, bootID: boot, created: time, started: started ? time : nil, cgroup: group).write(in: opened.raw)
+            try PidRecord(process: identity, bootID: boot, created: time, started: started ? time : nil, cgroup: group).write(
+                in: opened.raw)
         }
     }
 
@@ -239,6 +258,10 @@ final class ForeignShim: Sendable {
             let generation = news.generation
             let size = try await executor.blocking { ForeignLog.indexSize(directory) }
             if let size, size > indexSize { return (size, false) }
+            if supervisor.registry.state(id)?.task?.row.phase.hasEnded != false {
+                let begun = try await executor.blocking { ForeignLog.hasBegun(directory) }
+                if !begun { return (indexSize, true) }
+            }
             try await news.change(after: generation)
         }
     }
@@ -269,11 +292,12 @@ final class ForeignShim: Sendable {
         supervisor.logWatch.poke(directory)
     }
 
-    /// A process that was left behind keeps its output open: the logger takes what is there and ends.
+    /// The logger takes what is there and ends.
     private func endLogger(of exec: String) async {
         let directory = log(of: exec)
         let logger = try? await executor.blocking { ForeignLog.logger(directory) }
         if let identity = logger ?? nil, let handle = try? ProcessHandle(identity) { try? handle.signal(SIGTERM) }
+        supervisor.logWatch.poke(directory)
     }
 
     // MARK: input

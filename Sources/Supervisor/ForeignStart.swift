@@ -52,7 +52,9 @@ struct ForeignStart: Sendable {
         let answer = try ForeignAnswer(output.bytes)
         let record = ForeignRecord(
             program: program, address: answer.address, version: answer.version, incarnation: incarnation, bootID: bootID)
-        guard record.socket != nil else { throw failure("\(runtime.file) answered with an address that is no Unix socket: \(answer.address.shown)") }
+        guard record.socket != nil else {
+            throw failure("\(runtime.file) answered with an address that is no Unix socket: \(answer.address.shown)")
+        }
         try record.write(in: bundle)
     }
 
@@ -74,13 +76,14 @@ struct ForeignStart: Sendable {
     private func call(
         _ program: String, _ action: [String], input: [UInt8], lock: Int32, deadline: Int64
     ) throws(SysError) -> ForeignProgram.Output {
-        let group = configuration.guardsCgroupPath(id)
-        var arguments = ["ctr-shim", "into", group, program, "-namespace", namespace, "-address", configuration.address]
-        arguments += ["-publish-binary", configuration.shim, "-id", id]
-        if action == ["delete"] { arguments += ["-bundle", bundle] }
+        var arguments = ["-namespace", namespace, "-address", configuration.address, "-publish-binary", configuration.shim, "-id", id]
+        // What is left running is the guards'; what deletes leaves nothing running.
+        let isStart = action == ["start"]
+        arguments = (isStart ? ["ctr-shim", "into", configuration.guardsCgroupPath(id), program] : [program]) + arguments
+        if !isStart { arguments += ["-bundle", bundle] }
         let path = getenv("PATH").map { String(cString: $0) } ?? "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         return try ForeignProgram.run(
-            configuration.shim, arguments + action,
+            isStart ? configuration.shim : program, arguments + action,
             environment: [
                 "PATH=" + path, "TTRPC_ADDRESS=" + (configuration.eventsAddress ?? ""), "GRPC_ADDRESS=" + configuration.address,
                 "NAMESPACE=" + namespace, "MAX_SHIM_VERSION=2", "GOMAXPROCS=2",
@@ -126,7 +129,9 @@ struct ForeignAnswer: Equatable {
         let text = String(decoding: bytes.prefix(1024), as: UTF8.self)
         var kind = "ttrpc"
         if bytes.first == UInt8(ascii: "{") {
-            guard let json = try? JSON(parsing: bytes), let address = json["address"]?.stringValue else { throw failure("is damaged: \(text.shown)") }
+            guard let json = try? JSON(parsing: bytes), let address = json["address"]?.stringValue else {
+                throw failure("is damaged: \(text.shown)")
+            }
             self.address = address
             version = UInt32(clamping: json["version"]?.integerValue ?? 2)
             kind = json["protocol"]?.stringValue ?? kind
@@ -208,7 +213,7 @@ enum ForeignProgram {
         if !hasEnded { kill(pid, SIGKILL) }
         var status: Int32 = 0
         while waitpid(pid, &status, 0) < 0 && errno == EINTR {}
-        if !hasEnded { throw SysError("run", arguments.dropFirst(3).first ?? path, code: ETIMEDOUT) }
+        if !hasEnded { throw SysError("run", path, code: ETIMEDOUT) }
         return Output(status: exitCode(waitStatus: status), bytes: bytes)
     }
 

@@ -114,7 +114,10 @@ struct ContainerOptions: ParsableArguments {
     @Option(name: [.customLong("network"), .customLong("net")], help: ArgumentHelp("none (default) or host.", valueName: "network"))
     var network: String?
 
-    @Option(help: ArgumentHelp("Path of an OCI runtime that takes the place of the manager's own.", valueName: "path"))
+    @Option(
+        help: ArgumentHelp(
+            "Path of an OCI runtime that takes the place of the manager's own, or a containerd shim: io.containerd.NAME.VERSION or its path.",
+            valueName: "runtime"))
     var runtime: String?
 
     @Option(parsing: .unconditional, help: ArgumentHelp("Program that takes the place of the image's entry point.", valueName: "program"))

@@ -38,7 +38,8 @@ extension ContainerOptions {
         if let pidsLimit { config.pidsLimit = try parsePidsLimit(pidsLimit) }
         config.hostname = hostname ?? ""
         config.network = try parseNetwork(network ?? "none")
-        if let runtime { config.runtime = try absolutePath(runtime) }
+        // "io.containerd.NAME.VERSION" is the name of a shim, everything else a path.
+        if let runtime { config.runtime = !runtime.contains("/") && runtime.contains(".") ? runtime : try absolutePath(runtime) }
         config.autoRemove = remove
         for text in label {
             let (key, value) = try parseLabel(text)
