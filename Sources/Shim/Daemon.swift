@@ -267,6 +267,7 @@ final class Daemon {
             throw Status(.invalidArgument, "bundle \(request.bundle) is not here; this shim has \(place.bundle)")
         }
         if !request.checkpoint.isEmpty { throw Status(.unimplemented, "checkpoints are not supported") }
+        if let options = request.options, place.start.publishAddress != nil { try container.choose(options) }
         return .create(request.mounts, request.names)
     }
 
