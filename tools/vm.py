@@ -30,7 +30,7 @@ BOOT_MODULES = ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_le
 PROGRAMS = ["ctrd", "ctrctl", "ctr-shim", "ctr-keeper", "ctrun"]
 MEMORY_MIB = 1536
 # Integration tests that prove the same on every host, and here with an older kernel and version 2.
-SHARED = [f"Tests/Integration/test_{name}.py" for name in ("acceptance", "ctrun", "guards", "isolation", "supervision", "shim", "users")]
+SHARED = [f"Tests/Integration/test_{name}.py" for name in ("acceptance", "ctrun", "ctrun_exec", "guards", "isolation", "shim", "supervision", "users")]
 # What the kernel is told, and what runs there.
 MACHINES = {
     "whole": ("apparmor=1 security=apparmor", ["Tests/VM", "--ignore=Tests/VM/bare", *SHARED]),

@@ -11,7 +11,11 @@ struct CgroupWriter {
     mutating func write<Value: CustomStringConvertible>(_ value: Value?, to path: String) throws(SysError) {
         guard let text = value?.description else { return }
         if !remembers { return try ContainerCgroup.writeText(path, text) }
-        let lines = (try ContainerCgroup.readOptional(path) ?? "").split(separator: "\n")
+        var lines = (try ContainerCgroup.readOptional(path) ?? "").split(separator: "\n")
+        if lines.isEmpty && (path.hasSuffix("/cpuset.cpus") || path.hasSuffix("/cpuset.mems")) {
+            // Empty means all that the parent has, and a group with processes cannot be emptied again: what it comes to can be put back.
+            lines = (try ContainerCgroup.readOptional(path + ".effective") ?? "").split(separator: "\n")
+        }
         if Self.isSame(text, lines, isMemory: path.contains("/memory.")) { return }
         try ContainerCgroup.writeText(path, text)
         before.append((path, lines, text))
@@ -69,7 +73,8 @@ struct CgroupWriter {
     /// What to write so that a file holds `lines` again.
     static func restoring(_ lines: [Substring], _ written: String) -> [String] {
         guard let device = written.split(separator: " ").first, device.contains(":") else {
-            return lines.prefix(1).map(String.init)
+            // A file that was empty is emptied by a newline: no byte at all would be no write.
+            return [lines.first.map(String.init) ?? "\n"]
         }
         if let line = lines.first(where: { $0.split(separator: " ").first == device }) { return [String(line)] }
         // The device had no line: version 1 takes 0 for that, version 2 "max" for each word.
@@ -94,6 +99,9 @@ extension ContainerCgroup {
             // Both are one file, and the period alone is not written.
             let quota = try CgroupFiles(unified).text("cpu.max")?.split(separator: " ").first
             limits.cpuQuota = quota.flatMap { Int64($0) } ?? -1
+        }
+        if let memory = limits.memory, let swap = limits.memorySwap, memory > 0, swap > 0, swap < memory {
+            throw SysError("limit memory and swap to \(swap) bytes, below the limit of memory alone,", "\(memory)", code: EINVAL)
         }
         var writer = CgroupWriter(remembering: true)
         do throws(SysError) {

@@ -12,6 +12,7 @@ public enum Runtime {
     public static func main(_ arguments: [String]) -> Int32 {
         // A caller's closed pipe is an error of the write, not a death half-way.
         signal(SIGPIPE, SIG_IGN)
+        fillStreams()
         // Started through a descriptor, a process is called by its number.
         _ = "ctrun".withCString { ctr_prctl(ProcessControl.setName, UInt(bitPattern: $0), 0, 0, 0) }
         var log = Log()
@@ -61,6 +62,11 @@ public enum Runtime {
         case .help(let command): try output(Array(Usage.of(command ?? "").utf8))
         }
         return 0
+    }
+
+    /// A caller may have closed a standard stream: what is opened next would take its number, and pass for a stream.
+    private static func fillStreams() {
+        for number in Int32(0)...2 where ctr_fcntl_int(number, F_GETFD, 0) < 0 { _ = ctr_openat(AT_FDCWD, "/dev/null", O_RDWR, 0) }
     }
 
     /// Before anything is opened: a hole among the descriptors that the container keeps would be filled by one of ours.

@@ -20,21 +20,23 @@ final class CallerFIFO: Sink {
     var onRoom: () -> Void = {}
     var onChange: () -> Void = {}
 
-    /// nil when `path` names something that is no FIFO. The caller may have removed the name of one that a predecessor has parked.
-    init?(_ path: String, parked: SharedDescriptor?, number: UInt32, loop: Loop) throws(SysError) {
+    /// nil when `path` names something that is no FIFO.
+    init?(_ path: String, number: UInt32, loop: Loop) throws(SysError) {
         self.number = number
         self.loop = loop
-        if let parked {
-            file = parked
-            let flags = try check("look at FIFO", path, ctr_fcntl_int(parked.raw, F_GETFL, 0))
-            hasEnded = flags & O_ACCMODE == O_RDONLY
-            return
-        }
         let opened = try Linux.open(path, O_RDWR | O_NONBLOCK | O_NOCTTY)
         var status = stat()
         try checkErrno("look at", path, fstat(opened.raw, &status))
         if status.st_mode & S_IFMT != S_IFIFO { return nil }
         file = SharedDescriptor(opened)
+    }
+
+    /// One that a predecessor has parked; the caller may have removed its name.
+    init(parked: SharedDescriptor, number: UInt32, loop: Loop) throws(SysError) {
+        self.number = number
+        self.loop = loop
+        file = parked
+        hasEnded = try check("look at FIFO", "", ctr_fcntl_int(parked.raw, F_GETFL, 0)) & O_ACCMODE == O_RDONLY
     }
 
     deinit { unwatch() }

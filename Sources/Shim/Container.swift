@@ -45,6 +45,8 @@ final class Container {
     /// Told of everything that containerd wants to hear; set once, by who publishes it. `again`: a predecessor may have told it already.
     var onEvent: ((_ event: TaskEvent, _ again: Bool) -> Void)?
     private var heldExits: [TaskEvent] = []
+    /// Loggers of processes that are deleted.
+    var dismissed: [LoggerProcess] = []
 
     init(
         place: Place, loop: Loop, parking: Parking, stdoutWriter: Int32, stderrWriter: Int32,
@@ -138,6 +140,7 @@ final class Container {
     func wait(_ call: Call, execID: String) {
         with(execID, call) { process in
             if let exit = process.exit {
+                process.greetReaders()
                 answer(call, .success(Messages.waited(exitStatus: process.exitCode, exitedAt: exit.exited)))
             } else {
                 process.waits.append(call)
@@ -240,6 +243,7 @@ final class Container {
             process.takeLate(time, into: &late)
             if !process.deleters.isEmpty { deleteIfDrained(process) }
         }
+        if let logger = first.logger, logger.deadline <= time { loggerIsLate(logger) }
         if operation != nil { operation?.takeLate(time, into: &late) }
         for index in queue.indices { queue[index].takeLate(time, into: &late) }
         for call in late { answer(call, .failure(Status(.deadlineExceeded, "not done in time; it goes on"))) }
@@ -260,11 +264,14 @@ extension Container {
         case .exitEvents: process.witness?.eventsReadable()
         case .stdout: process.output.pump(.stdout)
         case .stderr: process.output.pump(.stderr)
-        case .sink: process.output.sinkReady()
-        case .stdin: process.input.writable()
+        case .sink:
+            process.output.sinkReady()
+            if process.logger?.look() == true { loggerReady(process) }
+        case .stdin: if let fifo = process.inputFIFO { fifo.ready() } else { process.input.writable() }
+        case .inputSource: process.inputFIFO?.ready()
         case .terminal: process.output.terminalReady()
         case .console: (process.isFirst ? operation?.console : process.start?.console)?.take()
-        case .inputSource, .listener, .signals, .connection, .publisher: break
+        case .listener, .signals, .connection, .publisher: break
         }
     }
 }

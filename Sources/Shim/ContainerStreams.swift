@@ -57,20 +57,54 @@ extension Container {
         switch place {
         case .log: return log
         case .fifo(let path):
-            if let fifo = try fifo(path, of: process, stream) { return fifo }
-            return try FileSink(path)
+            do throws(SysError) {
+                if let fifo = try fifo(path, of: process, stream) { return fifo }
+                return try FileSink(path)
+            } catch {
+                // The caller has removed the name since Create, and no predecessor has parked what it meant: nobody can read it.
+                if error.code != ENOENT || process.record == nil { throw error }
+                return try NothingSink()
+            }
         case .file(let path): return try FileSink(path)
         case .nothing, .spool, .logger: return nil
         }
     }
 
+    /// The FIFO that `process` reads its input from; nil where it reads from none.
+    func openInputFIFO(of process: Process) throws(SysError) -> InputFIFO? {
+        guard case .fifo(let path)? = try? StreamPlace.input(process.names.stdin) else { return nil }
+        let fifo = try InputFIFO(path, number: process.number, loop: loop)
+        keep(fifo, of: process)
+        if process.isInputClosed { fifo.close() }
+        return fifo
+    }
+
+    func keep(_ fifo: InputFIFO, of process: Process) {
+        fifo.onChange = { [unowned self, unowned process] in self.unpark(process) }
+        process.inputFIFO = fifo
+    }
+
     private func fifo(_ path: String, of process: Process, _ stream: LogStream) throws(SysError) -> (any Sink)? {
         if let known = stream == .stdout ? process.stdoutFIFO : process.stderrFIFO { return known }
-        guard let fifo = try CallerFIFO(path, parked: nil, number: process.number, loop: loop) else { return nil }
+        guard let fifo = try CallerFIFO(path, number: process.number, loop: loop) else { return nil }
+        keep(fifo, of: process, stream)
+        return fifo
+    }
+
+    func keep(_ fifo: CallerFIFO, of process: Process, _ stream: LogStream) {
         fifo.onRoom = { [unowned process] in process.output.sinkHasRoom() }
         fifo.onChange = { [unowned self, unowned process] in self.unpark(process) }
         if stream == .stdout { process.stdoutFIFO = fifo } else { process.stderrFIFO = fifo }
-        return fifo
+    }
+
+    /// The caller's FIFOs as a predecessor has parked them: what is in them is in no other.
+    func adoptFIFOs(of process: Process, _ predecessor: ParkedProcess?) {
+        for (stream, flowing, ended) in [(LogStream.stdout, Character("f"), Character("F")), (.stderr, "g", "G")] {
+            guard let parked = predecessor?.take(flowing) ?? predecessor?.take(ended),
+                let fifo = try? CallerFIFO(parked: parked, number: process.number, loop: loop)
+            else { continue }
+            keep(fifo, of: process, stream)
+        }
     }
 
     /// Create names the streams of the first process, which until now went to the log.
@@ -84,6 +118,7 @@ extension Container {
             if stdoutReader < 0 { stdoutReader = first.output.disconnect(.stdout) }
             if stderrReader < 0 { stderrReader = first.output.disconnect(.stderr) }
         }
+        try startLogger(first: names, stdout: stdoutReader, stderr: stderrReader)
         try connectFirst()
     }
 
@@ -113,6 +148,7 @@ extension Container {
             do throws(SysError) {
                 try process.output.connect(terminal: master, writer: writer)
                 if process.input.spool != nil { try process.input.connect(terminal: master) }
+                try process.inputFIFO?.connect(terminal: master)
                 try self.park(process)
             } catch {
                 // Without its terminal the process is told that it hung up.
@@ -151,6 +187,11 @@ extension Container {
     func closeIO(_ call: Call, execID: String, stdin: Bool) {
         with(execID, call) { process in
             if !stdin || process.names.stdin.isEmpty { return answer(call, .success([])) }
+            if process.names.stdin != "spool:" {
+                process.isInputClosed = true
+                process.inputFIFO?.close()
+                return answer(call, .success([]))
+            }
             process.input.close(call)
         }
     }
@@ -179,8 +220,9 @@ extension Container {
         }
         files.add("O", process.output.terminalWriter?.raw)
         files.add("m", process.output.master?.raw)
-        files.add("i", process.input.pipe?.raw)
+        files.add("i", (process.input.pipe ?? process.inputFIFO?.pipe)?.raw)
         files.add("s", process.input.spool?.raw)
+        if let fifo = process.inputFIFO { files.add(fifo.isClosed ? "H" : "h", fifo.file?.raw) }
         // Held in another way once the stream has ended: another letter.
         if let fifo = process.stdoutFIFO { files.add(fifo.hasEnded ? "F" : "f", fifo.file?.raw) }
         if let fifo = process.stderrFIFO { files.add(fifo.hasEnded ? "G" : "g", fifo.file?.raw) }

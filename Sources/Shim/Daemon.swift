@@ -85,11 +85,14 @@ final class Daemon {
         }
     }
 
+    /// An event that was not taken, or a logger that reads the last of its output.
+    private var hasSomethingToFinish: Bool { publisher?.isIdle == false || container.hasLoggers }
+
     /// Serves until Shutdown.
     func run() throws(ShimError) {
         // After something happened the memory that it took is given back, once it has been quiet for a moment.
         var tidyAt = now(CLOCK_MONOTONIC) + Self.quietTime
-        while leaving > now(CLOCK_MONOTONIC) && (leaving == .max || publisher?.isIdle == false) {
+        while leaving == .max || (leaving > now(CLOCK_MONOTONIC) && hasSomethingToFinish) {
             let deadline = min(container.deadline, publisher?.deadline ?? .max, tidyAt, leaving)
             var happened = false
             try shimErrors { () throws(SysError) in
@@ -120,6 +123,7 @@ final class Daemon {
             }
         }
         container.first.output.finish()
+        container.endLoggers()
         unlink(place.start.socket)
     }
 
@@ -217,7 +221,7 @@ final class Daemon {
             if !disposable { return }
             // Nobody is to come any more.
             unlink(place.start.socket)
-            leaving = publisher?.isIdle == false ? now(CLOCK_MONOTONIC) + Self.leaveTime : 0
+            leaving = now(CLOCK_MONOTONIC) + Self.leaveTime
         default: throw Status(.unimplemented, "method \(request.method)")
         }
     }

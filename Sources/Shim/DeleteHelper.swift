@@ -162,7 +162,7 @@ struct DeleteHelper {
     private func removeFiles() {
         unlink(start.socket)
         // What an older shim, or somebody else, may have mounted where this host sees it; ours mounts where only it sees.
-        for _ in 0..<64 where ctr_umount2(arguments.bundle + "/rootfs", 2 | 8 /* MNT_DETACH | UMOUNT_NOFOLLOW */) < 0 { break }
+        Rootfs.unmountAll(arguments.bundle)
     }
 
     // MARK: outcome

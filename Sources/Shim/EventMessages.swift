@@ -112,6 +112,7 @@ enum EventMessages {
         arena.make(Containerd__Types__Mount(), containerd__types__mount__init) { message in
             message.type = arena.text(mount.type)
             message.source = arena.text(mount.source)
+            message.target = arena.text(mount.target)
             message.n_options = mount.options.count
             message.options = arena.list(mount.options.map { arena.text($0) })
         }

@@ -159,8 +159,15 @@ extension Container {
                 // The runtime gets no pipe: the terminal's master flows through this one.
                 let pipe = try Pipe(owner: nil)
                 if let sink = sinks.stdout { try exec.output.connect(.stdout, pipe.takeReader(), to: sink) }
+                _ = try openInputFIFO(of: exec)
                 exec.start?.console = try console(in: path(of: exec.execID), for: exec, writer: pipe.writer)
             } else {
+                if let pipes = try startLogger(of: exec, owner: owner) {
+                    for (stream, pipe) in pipes {
+                        given[Int(stream)] = pipe.writer.raw
+                        ends.append(pipe.writer)
+                    }
+                }
                 if let sink = sinks.stdout {
                     let pipe = try Pipe(owner: owner)
                     try exec.output.connect(.stdout, pipe.takeReader(), to: sink)
@@ -172,6 +179,13 @@ extension Container {
                     try exec.output.connect(.stderr, pipe.takeReader(), to: sink)
                     given[2] = pipe.writer.raw
                     ends.append(pipe.writer)
+                }
+                if let fifo = try openInputFIFO(of: exec) {
+                    let pipe = try Pipe(owner: nil)
+                    let reader = SharedDescriptor(pipe.takeReader())
+                    given[0] = reader.raw
+                    ends.append(reader)
+                    try fifo.connect(pipe: pipe.writer)
                 }
                 if exec.input.spool != nil {
                     let pipe = try Pipe(owner: nil)
@@ -291,7 +305,7 @@ extension Container {
         exec.start = nil
         if ended {
             exec.output.abandon()
-            exec.input.processEnded()
+            exec.inputEnded()
             exec.phase = .stopped
             let time = now(CLOCK_REALTIME)
             let exit = ExitRecord(
@@ -345,7 +359,8 @@ extension Container {
     func remove(_ exec: Process) {
         unlinkat(exec.pidDirectory, ExecRecord.fileName, 0)
         exec.output.drop(noExec(exec.execID))
-        exec.input.processEnded()
+        exec.inputEnded()
+        dismissLogger(of: exec)
         exec.phase = .deleted
         let wasParked = !exec.parked.isEmpty
         execs.removeAll { $0 === exec }

@@ -137,7 +137,7 @@ extension Container {
             for call in callers { answer(call, .success(response)) }
         }
         process.output.processEnded()
-        process.input.processEnded()
+        process.inputEnded()
         process.start = nil
         if operation?.awaitsExit == true { deleteIfEnded() }
     }

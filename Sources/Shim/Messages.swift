@@ -68,7 +68,8 @@ enum Messages {
                 guard let mount = m.rootfs?[index]?.pointee else { continue }
                 var options: [String] = []
                 for option in 0..<mount.n_options { options.append(text(mount.options?[option])) }
-                mounts.append(MountRequest(type: text(mount.type), source: text(mount.source), options: options))
+                mounts.append(
+                    MountRequest(type: text(mount.type), source: text(mount.source), options: options, target: text(mount.target)))
             }
             return Create(
                 target: Target(id: text(m.id)), bundle: text(m.bundle), mounts: mounts,

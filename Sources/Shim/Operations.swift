@@ -128,10 +128,17 @@ extension Container {
 
     private func create(_ mounts: [MountRequest], _ names: StreamNames) {
         do throws(Status) { try name(first: names) } catch { return finish(.failure(error)) }
+        // A logger that is not ready yet is waited for.
+        if first.logger?.isReady ?? true { createNow(mounts, names) }
+    }
+
+    func createNow(_ mounts: [MountRequest], _ names: StreamNames) {
         do throws(SysError) {
             var action = ["create", "--bundle", place.bundle, "--pid-file", place.bundle + "/init.pid"]
+            let hasLogger = first.logger != nil
             var descriptors: [Int32] = [
-                0, first.output.pipe(of: .stdout) < 0 ? 1 : stdoutWriter, first.output.pipe(of: .stderr) < 0 ? 2 : stderrWriter,
+                0, first.output.pipe(of: .stdout) < 0 && !hasLogger ? 1 : stdoutWriter,
+                first.output.pipe(of: .stderr) < 0 && !hasLogger ? 2 : stderrWriter,
             ]
             var reader: SharedDescriptor?
             if names.terminal {
@@ -152,11 +159,18 @@ extension Container {
                     try first.input.connect(pipe: pipe.writer)
                 }
             }
+            if let fifo = try openInputFIFO(of: first), !names.terminal {
+                let pipe = try Pipe(owner: nil)
+                let end = SharedDescriptor(pipe.takeReader())
+                descriptors[0] = end.raw
+                reader = end
+                try fifo.connect(pipe: pipe.writer)
+            }
             // What the keeper knows nothing of outlives this shim from here on: standard input, the caller's FIFOs.
             try park(first)
             switch place.start.rootfsMode {
             case .detached: descriptors.append(try makeRootfs(mounts).raw)
-            case .mounted: if !mounts.isEmpty { try mount(try makeRootfs(mounts)) }
+            case .mounted: try mount(mounts)
             }
             unlinkat(place.bundleDirectory, "init.pid", 0)
             let child = try runtime.spawn(action, descriptors: descriptors)
@@ -165,28 +179,25 @@ extension Container {
             withExtendedLifetime(reader) {}
         } catch {
             dropRootfs()
-            first.input.reset()
+            resetInput()
             fail(error.code == EINVAL ? .invalidArgument : .unknown, error.description)
         }
     }
 
-    private func makeRootfs(_ mounts: [MountRequest]) throws(SysError) -> SharedDescriptor {
+    private func resetInput() {
+        first.logger?.signal(SIGTERM)
+        first.logger = nil
+        first.input.reset()
+        first.inputFIFO?.end()
+        first.inputFIFO = nil
+    }
+
+    func makeRootfs(_ mounts: [MountRequest]) throws(SysError) -> SharedDescriptor {
         let made = SharedDescriptor(try Rootfs.make(mounts, bundle: place.bundle))
         try parking.park(ParkedName(.rootfs, letters: "").text, [made.raw])
         parked += 1
         rootfs = made
         return made
-    }
-
-    /// At BUNDLE/rootfs in a mount namespace of the shim's own, where only runtimes that it starts see it.
-    private func mount(_ rootfs: SharedDescriptor) throws(SysError) {
-        if !mounted {
-            try check("unshare mount namespace", "", ctr_unshare(Int32(CTR_CLONE_NEWNS)))
-            try Mounts.setPropagationOfAll(.slave)
-            mounted = true
-        }
-        let directory = try Linux.open(place.bundle, O_RDONLY | O_DIRECTORY)
-        try check("attach mount to", place.bundle + "/rootfs", ctr_move_mount(rootfs.raw, "", directory.raw, "rootfs", 4))
     }
 
     private func created(_ mounts: [MountRequest]) {
@@ -284,7 +295,7 @@ extension Container {
             run(["delete", "--force"], step: .cleanup)
         case (.create, _, _):
             dropRootfs()
-            first.input.reset()
+            resetInput()
             finish(.failure(running.failure ?? Status(.unknown, "create failed")))
 
         case (.start, .main, nil): started()
@@ -364,6 +375,7 @@ extension Container {
         let exit = first.exit
         let response = Messages.deleted(pid: pid, exitStatus: first.exitCode, exitedAt: exit?.exited)
         publish(.deleted(execID: "", pid: pid, status: first.exitCode, at: exit?.exited ?? 0))
+        first.greetReaders()
         finish(.success(response))
         dropRootfs()
     }
@@ -376,7 +388,7 @@ extension Container {
         parked = 0
         for process in [first] + execs { process.parked = "" }
         parkGuests()
-        if mounted && rootfs != nil { _ = ctr_umount2(place.bundle + "/rootfs", 2) }
+        if mounted { Rootfs.unmountAll(place.bundle) }
         guard let rootfs else {
             for file in messages { close(file) }
             return

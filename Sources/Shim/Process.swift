@@ -32,6 +32,11 @@ final class Process {
     /// FIFOs of the caller's that its output flows into.
     var stdoutFIFO: CallerFIFO?
     var stderrFIFO: CallerFIFO?
+    /// The one that its input comes from, once it begins; CloseIO may come before.
+    var inputFIFO: InputFIFO?
+    var isInputClosed = false
+    /// The caller's program that reads its output.
+    var logger: LoggerProcess?
 
     /// Who it is; nil until it runs.
     var record: PidRecord?
@@ -88,6 +93,18 @@ final class Process {
     /// 0 before it runs.
     var pid: Int32 { record?.process.pid ?? 0 }
 
+    /// It has ended, or never began.
+    func inputEnded() {
+        input.processEnded()
+        inputFIFO?.end()
+    }
+
+    /// A reader that comes late finds what is left of the output, and its end.
+    func greetReaders() {
+        stdoutFIFO?.greetReader()
+        stderrFIFO?.greetReader()
+    }
+
     /// Whether it exists and its end is not recorded.
     var isAlive: Bool { phase == .created || phase == .running || phase == .paused }
 
@@ -97,7 +114,7 @@ final class Process {
     /// The nearest moment at which something of it is due.
     var deadline: Int64 {
         var nearest = min(retryDeadline, keeperDeadline, output.deadline, input.deadline)
-        nearest = min(nearest, deleteDeadline)
+        nearest = min(nearest, deleteDeadline, logger?.deadline ?? .max)
         for call in waits { nearest = min(nearest, call.deadline) }
         for call in start?.callers ?? [] { nearest = min(nearest, call.deadline) }
         for call in deleters { nearest = min(nearest, call.deadline) }

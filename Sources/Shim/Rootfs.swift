@@ -7,6 +7,8 @@ struct MountRequest: Equatable {
     var type: String
     var source: String
     var options: [String]
+    /// Where below the root, empty for the root itself.
+    var target = ""
 }
 
 /// Makes the root file system: one detached mount, seen by nobody until the runtime attaches it.

@@ -13,6 +13,8 @@ extension Container {
         first.exit = try recordErrors { () throws(RecordError) in try ExitRecord.read(in: place.incarnationDirectory) }
         first.names = first.record?.streams ?? StreamNames()
         // What the container writes before anybody asks for it is taken from the start; where containerd says where to, it says so in Create.
+        let predecessors = first.record == nil ? [:] : takeParked()
+        adoptFIFOs(of: first, predecessors[""])
         if first.record != nil || place.start.publishAddress == nil {
             do throws(Status) { try connectFirst() } catch { throw ShimError("open log", place.id, error.message) }
         }
@@ -26,7 +28,6 @@ extension Container {
             }
             return
         }
-        let predecessors = takeParked()
         if stdoutWriter >= 0 || stderrWriter >= 0 { handOverPipes() }
         reconnect(first, predecessors[""])
         publish(.created(pid: pid, streams: first.names, mounts: []), again: true)
@@ -46,7 +47,7 @@ extension Container {
         if let exit = process.exit {
             process.phase = .stopped
             process.output.processEnded()
-            process.input.processEnded()
+            process.inputEnded()
             return publish(.exited(execID: process.execID, pid: process.pid, status: process.exitCode, at: exit.exited), again: true)
         }
         do throws(SysError) {
@@ -86,6 +87,7 @@ extension Container {
     private func reconnect(_ process: Process, _ predecessor: ParkedProcess?) {
         do {
             if !process.isFirst {
+                adoptFIFOs(of: process, predecessor)
                 let sinks = try sinks(of: process)
                 for (stream, letter, sink) in [(LogStream.stdout, Character("o"), sinks.stdout), (.stderr, "e", sinks.stderr)] {
                     guard let sink else { continue }
@@ -99,6 +101,15 @@ extension Container {
             }
             let master = predecessor?.take("m")
             if let master, let writer = predecessor?.take("O") { try process.output.connect(terminal: master, writer: writer) }
+            if let parked = predecessor?.take("h") ?? predecessor?.take("H") {
+                let fifo = try InputFIFO(parked: parked, number: process.number, loop: loop)
+                keep(fifo, of: process)
+                if let pipe = predecessor?.take("i") {
+                    try fifo.connect(pipe: pipe)
+                } else if let master {
+                    try fifo.connect(terminal: master)
+                }
+            }
             guard let spool = predecessor?.take("s") else { return }
             try process.input.adopt(spool: spool, terminal: process.names.terminal)
             if let pipe = predecessor?.take("i") {

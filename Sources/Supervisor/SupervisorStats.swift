@@ -128,8 +128,10 @@ struct ProcessTable: Equatable {
             guard chosen else { continue }
             var row = Ctr_V1_TopRow()
             row.cells = cells.enumerated().map { index, cell in
-                guard index == titles.count - 1, let end = cell.lastIndex(where: { !$0.isWhitespace }) else { return cell }
-                return String(cell[...end])
+                guard index == titles.count - 1, let start = cell.firstIndex(where: { !$0.isWhitespace }),
+                    let end = cell.lastIndex(where: { !$0.isWhitespace })
+                else { return cell }
+                return String(cell[start...end])
             }
             message.rows.append(row)
         }

@@ -1,7 +1,12 @@
 """ctr-shim under an unmodified containerd: Debian 12's own, and the newer ones of Debian's later suites where `make deps-peers` has unpacked them."""
+import fcntl
+import hashlib
 import os
+import pty
 import re
 import signal
+import struct
+import termios
 
 import events
 import pytest
@@ -11,7 +16,7 @@ VERSIONS = installations()
 
 
 @pytest.fixture(scope="module", params=sorted(VERSIONS))
-def world(request):
+def shared(request):
     """One containerd with the image, shared by the tests of this file; at the end nothing of its containers may be left."""
     made = Containerd(VERSIONS[request.param])
     try:
@@ -24,15 +29,14 @@ def world(request):
 
 
 @pytest.fixture
-def alone(request):
-    made = Containerd(VERSIONS["bookworm"])
-    try:
-        made.start().import_image()
-        before = made.snapshot()
-        yield made
-        made.assert_no_leaks(before)
-    finally:
-        made.close()
+def world(shared):
+    """What a test that failed has left is not the next one's trouble."""
+    yield shared
+    for client in shared.clients:
+        client.close()
+    shared.clients.clear()
+    for identifier in shared.ctr("containers", "ls", "-q").out.split():
+        shared.remove(identifier)
 
 
 @pytest.fixture
@@ -297,4 +301,110 @@ def test_a_shim_with_nothing_to_say_wakes_nobody(world):
     before = switches(shim.pid), switches(keeper.pid)
     events.readable([shim.fd], 3)
     assert (switches(shim.pid), switches(keeper.pid)) == before
+    world.remove("c1")
+
+
+# --- streams
+
+def test_standard_input_reaches_the_process_and_its_end_too(world):
+    data = b"".join(b"%d\n" % n for n in range(100000))
+    done = world.run("c1", "sh", "-c", "md5sum; echo end", stdin=data)
+    assert done.out == f"{hashlib.md5(data).hexdigest()}  -\nend\n"
+
+
+def test_a_terminal_answers_resizes_and_ends_with_the_status(world):
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execve(str(world.directory / "bin/ctr"), world.command("run", "--rm", "-t", "--runtime", RUNTIME, IMAGE, "c1", "sh"), {**world.env, "TERM": "linux"})
+    try:
+        terminal = events.Output(fd)
+        terminal.until(rb"# ")
+        fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+        os.kill(pid, signal.SIGWINCH)
+        # The size comes by a call of its own.
+        os.write(fd, b"until [ \"$(stty size)\" = '33 77' ]; do usleep 20000; done; echo the si'ze'\n")
+        terminal.until(rb"the size")
+        os.write(fd, b"tty; exit 4\n")
+        terminal.until(rb"/dev/pts/0|/dev/console")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 4
+        pid = 0
+    finally:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        os.close(fd)
+
+
+def test_execs_run_beside_the_first_process(world, stream):
+    world.background("c1", "sleep", "1000")
+    done = world.ctr("tasks", "exec", "--exec-id", "e1", "c1", "sh", "-c", "echo out; echo err >&2; cat; exit 3", code=3, stdin=b"in")
+    assert (done.out, done.err.splitlines()[0]) == ("out\nin", "err")
+    world.ctr("tasks", "exec", "--exec-id", "e2", "c1", "/no/such", code=1)
+    listed = stream.until("c1", "/tasks/exit")
+    assert [t for t, _ in listed] == ["/tasks/create", "/tasks/start", "/tasks/exec-added", "/tasks/exec-started", "/tasks/exit"] + [
+        t for t, _ in listed[5:]]
+    assert listed[4][1]["id"] == "e1" and listed[4][1]["exit_status"] == 3
+    world.remove("c1")
+
+
+def test_output_goes_to_a_file(world):
+    path = world.directory / "deep" / "er" / "output"
+    world.background("c1", "sh", "-c", "echo one; echo two >&2; echo three", options=("--log-uri", f"file://{path}"))
+    events.wait_file(path, events.has_text("three\n"))
+    assert sorted(path.read_text().split()) == ["one", "three", "two"]
+    world.remove("c1")
+
+
+LOGGER = """#!/usr/bin/python3
+import os, sys
+out = open(sys.argv[2], "wb")
+out.write(f"{os.environ['CONTAINER_NAMESPACE']} {os.environ['CONTAINER_ID']} {sys.argv[1:]}\\n".encode())
+os.close(5)
+for fd in (3, 4):
+    while data := os.read(fd, 65536):
+        out.write(b"%d: " % fd + data)
+out.write(b"end\\n")
+out.close()
+"""
+
+
+def test_output_goes_to_a_program(world):
+    program, path = world.directory / "logger", world.directory / "logged"
+    program.write_text(LOGGER)
+    program.chmod(0o755)
+    world.background("c1", "sh", "-c", "echo one; echo two >&2", options=("--log-uri", f"binary://{program}?to={path}"))
+    events.wait_file(path, events.has_text("end\n"))
+    assert path.read_text() == f"{world.namespace} c1 ['to', '{path}']\n3: one\n4: two\nend\n"
+    world.remove("c1")
+
+
+def test_a_logger_that_does_not_exist_is_named(world):
+    done = world.run("c1", "true", options=("--log-uri", "binary:///no/such/logger"), code=None)
+    assert done.code != 0 and "/no/such/logger" in done.err
+
+
+def test_output_that_nobody_reads_waits_for_a_reader_and_survives_the_shim(world):
+    """ctr run -d goes away: the FIFO fills up, the process waits, and whoever attaches gets every byte."""
+    fifos = world.directory / "fifos"
+    world.background("c1", "sh", "-c", "seq 1 100000; exit 5", options=("--fifo-dir", str(fifos)))
+    pid = world.tasks()["c1"][0]
+    shim, _ = world.guards("c1")
+    shim.kill_and_wait()
+    assert world.tasks()["c1"] == (pid, "RUNNING")
+    client = world.client("tasks", "attach", "c1")
+    assert client.wait() == 5
+    assert client.out.data.endswith(b"99999\n100000\n")
+    lines = client.out.data.split(b"\n")[:-1]
+    # What ctr run itself read before it went away is its own.
+    assert lines[1:] == [b"%d" % n for n in range(100001 - len(lines[1:]), 100001)]
+    world.remove("c1")
+
+
+def test_a_client_that_goes_away_ends_neither_input_nor_process(world):
+    client = world.client("run", "--rm", "--runtime", RUNTIME, IMAGE, "c1", "sh", "-c", "echo up; cat; echo ended")
+    client.out.until(rb"up\n")
+    pid = world.tasks()["c1"][0]
+    client.kill()
+    client.process.wait()
+    assert world.tasks()["c1"] == (pid, "RUNNING")
     world.remove("c1")

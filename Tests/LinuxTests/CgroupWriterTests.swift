@@ -33,6 +33,7 @@ final class CgroupWriterTests: XCTestCase {
         XCTAssertEqual(CgroupWriter.restoring(["default 100", "8:0 5"], "default 7"), ["default 100"])
         XCTAssertEqual(CgroupWriter.restoring(["8:0 5"], "8:0 6"), ["8:0 5"])
         XCTAssertEqual(CgroupWriter.restoring([], "8:0 6"), ["8:0 0"])
+        XCTAssertEqual(CgroupWriter.restoring([], "0-1"), ["\n"])
         XCTAssertEqual(CgroupWriter.restoring(["8:16 rbps=1"], "8:0 rbps=6 wiops=7"), ["8:0 rbps=max wiops=max"])
     }
 
