@@ -28,6 +28,7 @@ public enum Program {
                 try shimErrors { () throws(SysError) in try writeAll(1, info, name: "standard output") }
             case .start: print(try StartHelper.run(arguments, program: words.first ?? "ctr-shim"), terminator: "")
             case .delete: try DeleteHelper.run(arguments)
+            case .checkState: print(try CheckState.run(), terminator: "")
             case .run: try Daemon(arguments).run()
             }
             return 0
