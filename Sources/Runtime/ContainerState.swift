@@ -47,8 +47,11 @@ struct ContainerState: Equatable {
         guard let document = try? JSON(parsing: bytes), document["version"]?.integerValue == 1, let id = document["id"]?.stringValue,
             let bundle = document["bundle"]?.stringValue, let rootfs = document["rootfs"]?.stringValue,
             let created = document["created"]?.stringValue, let bootID = document["boot_id"]?.stringValue,
-            let creator = Self.identity(document["creator"]), let directories = document["cgroup_v1"]?.arrayValue,
-            let hasSeccomp = document["seccomp"]?.boolValue, let hasKeyring = document["keyring"]?.boolValue
+            let creator = Self.identity(document["creator"]), let directories = document["cgroup_v1"]?.arrayValue
+        else { throw damaged }
+        // Release 0.1.0 did not say. Taken so, a further process is refused there for want of its filter, and everything else works.
+        guard let hasSeccomp = (document["seccomp"] ?? .bool(true)).boolValue,
+            let hasKeyring = (document["keyring"] ?? .bool(false)).boolValue
         else { throw damaged }
         self.id = id
         self.bundle = bundle

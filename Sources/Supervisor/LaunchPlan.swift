@@ -82,12 +82,16 @@ struct LaunchPlan: Sendable {
             try foreignStart.prepare(bundle.raw, incarnation: incarnation)
             return bundle
         }
-        let record = StartRecord(
+        var start = StartRecord(
             runtime: runtime, runtimeRoot: configuration.runtimeRoot(state.namespace), rootfsMode: usesOwnRuntime ? .detached : .mounted,
             socket: configuration.socket(state.namespace, state.id, incarnation),
             incarnationDirectory: configuration.incarnationDirectory(state.namespace, state.id, incarnation), keeper: configuration.keeper
-        ).record
-        try record.write(to: StartRecord.fileName, in: bundle.raw, durable: false)
+        )
+        if let options = state.container.config.logSettings {
+            start.segmentBytes = options.segmentBytes
+            start.segmentCount = options.segmentCount
+        }
+        try start.record.write(to: StartRecord.fileName, in: bundle.raw, durable: false)
         return bundle
     }
 
@@ -111,7 +115,9 @@ struct LaunchPlan: Sendable {
         let lock = try Linux.open(Self.helperLock, O_RDWR | O_CREAT, mode: 0o600, at: bundle)
         try check("lock", Self.helperLock, ctr_ofd_lock(lock.raw, true))
         if let foreign {
-            return try foreignStart.run(foreign, bundle, incarnation: incarnation, bootID: supervisor.host.bootID, lock: lock.raw)
+            return try foreignStart.run(foreign, bundle, incarnation: incarnation, bootID: supervisor.host.bootID, lock: lock.raw) {
+                foreignStart.messages(of: foreign, supervisor)
+            }
         }
         let output = try Helper.run(
             configuration.shim,

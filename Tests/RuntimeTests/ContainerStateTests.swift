@@ -26,6 +26,17 @@ final class ContainerStateTests: XCTestCase {
         XCTAssertEqual(try ContainerState(parsing: state.encoded()), state)
     }
 
+    func testAStateOfTheFirstReleaseIsUnderstood() throws {
+        var text = String(decoding: try state().encoded(), as: UTF8.self)
+        for member in [",\"seccomp\":false", ",\"keyring\":true"] {
+            XCTAssertTrue(text.contains(member), member)
+            text = text.replacingOccurrences(of: member, with: "")
+        }
+        let found = try ContainerState(parsing: Array(text.utf8))
+        XCTAssertTrue(found.hasSeccomp, "a further process without the filter of the first")
+        XCTAssertFalse(found.hasKeyring)
+    }
+
     func testDamageIsAnError() throws {
         let bytes = try state().encoded()
         for length in stride(from: 0, to: bytes.count, by: 7) { XCTAssertThrowsError(try ContainerState(parsing: Array(bytes[..<length]))) }

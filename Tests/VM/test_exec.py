@@ -7,7 +7,7 @@ import pytest
 
 import events
 from ctrun_bundle import Bundle
-from guest import CGROUPS, processes, value
+from guest import CGROUPS, group, processes, value
 
 
 @pytest.fixture
@@ -94,3 +94,28 @@ def test_statistics(running):
 def test_processes_are_listed(running):
     further = detached(running, "c1", "sleep", "601")
     assert set(json.loads(running.ok("ps", "--format", "json", "c1"))) == {running.state()["pid"], further.pid}
+
+
+# --- the same through the manager
+
+def test_the_managers_exec_limits_and_statistics(world):
+    identifier = world.background("exec sleep 600", "--memory", "32m")
+    place = world.ctrctl("exec", identifier, "cat", "/proc/self/cgroup").out
+    assert place.startswith("0::/exec-"), place
+    assert world.ctrctl("exec", identifier, "dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1", code=137).out == ""
+    assert value(group(world, identifier) / "memory.events", "oom_kill") == 1 and world.task(identifier)["status"] == "running"
+    # Groups of ended execs are gone.
+    assert [path.name for path in group(world, identifier).iterdir() if path.is_dir()] == []
+    world.ctrctl("update", "--memory", "64m", "--memory-swap", "64m", "--pids-limit", "9", identifier)
+    assert [(group(world, identifier) / name).read_text().strip() for name in ("memory.max", "memory.swap.max", "pids.max")] == [f"{64 << 20}", "0", "9"]
+    sample = json.loads(world.ctrctl("stats", "--no-stream", "--output", "json", identifier).out.splitlines()[-1])
+    assert sample["memory_limit_bytes"] == 64 << 20 and 0 < sample["memory_usage_bytes"] < 64 << 20 and sample["pids"] == 1, sample
+    assert {entry["resource"] for entry in sample["pressure"]} == {"cpu", "memory", "io"}, sample
+    world.ctrctl("rm", "-f", identifier)
+
+
+def test_statistics_of_a_container_without_limits(world):
+    identifier = world.background("exec sleep 600")
+    sample = json.loads(world.ctrctl("stats", "--no-stream", "--output", "json", identifier).out.splitlines()[-1])
+    assert sample["memory_usage_bytes"] > 0 and sample["pids"] == 1, sample
+    world.ctrctl("rm", "-f", identifier)
