@@ -20,7 +20,8 @@ extension Session {
                 sizes.removeFirst()
                 owed[try resize(size, connection)] = .resize(size)
             }
-            if var request = input?.request() {
+            // What is typed before the reading has begun could be answered before it.
+            if sink.isPlaced, var request = input?.request() {
                 request.namespace = manager.namespace
                 request.container = plan.container
                 request.execID = plan.execID
