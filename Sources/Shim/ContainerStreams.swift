@@ -237,6 +237,8 @@ extension Container {
         let files = files(of: process)
         if files.letters == process.parked { return }
         if files.letters.isEmpty { return unpark(process) }
+        if !widened { parking.widen() }
+        widened = true
         // Messages that nobody needs are not let grow without end.
         if parked > 64 + 4 * (execs.count + 2) { parkAgain() }
         try parking.park(ParkedName(.process(execID: process.execID), letters: files.letters).text, files.files)

@@ -8,7 +8,6 @@ import TTRPC
 extension Container {
     /// What a shim finds at its start, and makes of it (docs/architecture.md, "The shim").
     func takeOver() throws(ShimError) {
-        parking.widen()
         first.record = try recordErrors { () throws(RecordError) in try PidRecord.read(in: place.bundleDirectory) }
         first.exit = try recordErrors { () throws(RecordError) in try ExitRecord.read(in: place.incarnationDirectory) }
         first.names = first.record?.streams ?? StreamNames()
