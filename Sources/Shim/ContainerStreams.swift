@@ -50,7 +50,8 @@ extension Container {
     }
 
     private func makeLog(of process: Process, attached: Bool) throws(SysError) -> LogSink {
-        try LogSink(in: process.exitDirectory, segmentBytes: place.start.segmentBytes, segmentCount: place.start.segmentCount)
+        if attached { return try AttachedLog(in: process.exitDirectory) }
+        return try LogSink(in: process.exitDirectory, segmentBytes: place.start.segmentBytes, segmentCount: place.start.segmentCount)
     }
 
     private func sink(_ place: StreamPlace, _ log: LogSink?, _ process: Process, _ stream: LogStream) throws(SysError) -> (any Sink)? {

@@ -142,7 +142,7 @@ extension Container {
                 input: Input(number: nextNumber, loop: loop, answer: answer))
             nextNumber += 1
             attach(exec)
-            exec.names = StreamNames(terminal: record.terminal, stdin: record.stdin, stdout: record.stdout, stderr: record.stderr)
+            exec.setNames(StreamNames(terminal: record.terminal, stdin: record.stdin, stdout: record.stdout, stderr: record.stderr))
             exec.exec = record
             found.append(exec)
         }
