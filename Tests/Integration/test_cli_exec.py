@@ -31,7 +31,10 @@ def execs(world, name="box"):
 def test_exec_leads_both_streams_and_the_status_here(world, box):
     result = world.ctrctl("exec", "box", "sh", "-c", "echo out; echo err >&2; exit 7", code=7)
     assert (result.out, result.err) == ("out\n", "err\n")
-    assert execs(world) == []
+    # Nobody has to forget it.
+    deadline = events.Deadline(20)
+    while execs(world):
+        deadline.left("an empty list of execs")
 
 
 @pytest.mark.parametrize("words, status, text", [
@@ -75,10 +78,10 @@ def test_privileged_is_all_capabilities(world, box):
 def test_exec_d_prints_its_id_and_execs_manages_it(world, box):
     identifier = world.ctrctl("exec", "-d", "box", "sleep", "1000").out.strip()
     assert re.fullmatch("[0-9a-f]{64}", identifier)
-    listed, = execs(world)
-    assert listed["id"] == identifier and listed["status"] == "running" and listed["pid"] > 0 and listed["config"]["args"] == ["sleep", "1000"]
-    assert world.ctrctl("inspect", "box").json()[0]["exec_count"] == 1
-    assert world.ctrctl("execs", "list", "-q", "box").out == identifier[:12] + "\n"
+    listed, = [exec for exec in execs(world) if exec["id"] == identifier]
+    assert listed["status"] == "running" and listed["pid"] > 0 and listed["config"]["args"] == ["sleep", "1000"]
+    assert world.ctrctl("inspect", "box").json()[0]["exec_count"] >= 1
+    assert identifier[:12] in world.ctrctl("execs", "list", "-q", "box").out.split()
     table = world.ctrctl("execs", "list", "box").out
     assert table.startswith("EXEC ID") and "running" in table and '"sleep 1000"' in table
     assert "running" in world.ctrctl("execs", "delete", "box", identifier[:8], code=1).err
@@ -87,11 +90,11 @@ def test_exec_d_prints_its_id_and_execs_manages_it(world, box):
     assert world.ctrctl("execs", "kill", "-s", "TERM", "box", identifier[:8]).out == identifier[:8] + "\n"
     process.wait()
     deadline = events.Deadline(20)
-    while execs(world)[0]["status"] != "stopped":
+    while (ended := [exec for exec in execs(world) if exec["id"] == identifier][0])["status"] != "stopped":
         deadline.left("the end of the exec in the list")
-    assert execs(world)[0]["exit"]["code"] == 143 and "exited (143)" in world.ctrctl("execs", "list", "box").out
+    assert ended["exit"]["code"] == 143 and "exited (143)" in world.ctrctl("execs", "list", "box").out
     world.ctrctl("execs", "rm", "box", identifier)
-    assert execs(world) == []
+    assert identifier not in [exec["id"] for exec in execs(world)]
     assert "no such exec" in world.ctrctl("execs", "kill", "box", identifier, code=1).err
 
 
@@ -128,8 +131,7 @@ def test_without_sig_proxy_the_signal_ends_the_client_alone(world, box):
     client.out.until(b"ready")
     client.kill(signal.SIGINT)
     assert client.wait() == 130
-    listed, = execs(world)
-    assert listed["status"] == "running"
+    listed, = [exec for exec in execs(world) if exec["status"] == "running"]
     world.ctrctl("execs", "delete", "-f", "box", listed["id"])
 
 
