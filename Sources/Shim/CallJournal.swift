@@ -54,7 +54,9 @@ final class CallJournal {
             case .answered: open.removeAll { $0.connection == connection && $0.stream == stream }
             case .closed: open.removeAll { $0.connection == connection }
             case .repeated:
-                for index in open.indices where open[index].connection == connection && open[index].stream == stream { open[index].repeats += 1 }
+                for index in open.indices where open[index].connection == connection && open[index].stream == stream {
+                    open[index].repeats += 1
+                }
             }
             at = next
         }

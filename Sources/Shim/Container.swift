@@ -15,7 +15,7 @@ final class Container {
 
     /// What the shim was started with and where the container's files are.
     let place: Place
-    let runtime: RuntimeCall
+    private(set) var runtime: RuntimeCall
     let loop: Loop
     let parking: Parking
     let answer: (Call, Result<[UInt8], Status>) -> Void
@@ -42,6 +42,8 @@ final class Container {
     /// Whether this shim has a mount namespace of its own in which the root file system is mounted.
     var mounted = false
     lazy var userMappings = readMappings()
+    /// How the daemon becomes another program; set once.
+    var onUpgrade: UpgradeSteps?
     /// Told of everything that containerd wants to hear; set once, by who publishes it. `again`: a predecessor may have told it already.
     var onEvent: ((_ event: TaskEvent, _ again: Bool) -> Void)?
     private var heldExits: [TaskEvent] = []
@@ -63,6 +65,25 @@ final class Container {
             first: place.bundleDirectory, exitDirectory: place.incarnationDirectory, output: Output(number: 0, loop: loop, answer: answer),
             input: Input(number: 0, loop: loop, answer: answer))
         attach(first)
+    }
+
+    /// The runtime that Create's options name, where they name another than `start` was given: a caller may give them only here.
+    func choose(_ options: AnyMessage) throws(Status) {
+        if options.typeURL.isEmpty || phase != .none || operation != nil { return }
+        let wanted = try RuntimeOptions(options)
+        do {
+            let program = try RuntimeChoice.ownProgram()
+            let directory = ContainerdStart.stateDirectory(of: ContainerdStart.stateDirectory(of: place.start.socket))
+            let choice = try RuntimeChoice(wanted, namespace: place.namespace, stateDirectory: directory, shim: program)
+            if choice == RuntimeChoice(place.start) { return }
+            var start = place.start
+            choice.apply(to: &start)
+            try ContainerdStart.makeDirectories(start.runtimeRoot)
+            try place.change(start)
+            runtime = RuntimeCall(start: start, bundle: place.bundle, id: place.id)
+        } catch {
+            throw Status(.invalidArgument, "\(error)")
+        }
     }
 
     /// The one place from which events go out, in the order in which things happen.
@@ -218,7 +239,9 @@ final class Container {
     }
 
     static func controlGroup(_ path: String?) -> ContainerCgroup? {
-        guard let path, let hierarchies = try? CgroupHierarchies(), let group = try? ContainerCgroup(path, in: hierarchies) else { return nil }
+        guard let path, let hierarchies = try? CgroupHierarchies(), let group = try? ContainerCgroup(path, in: hierarchies) else {
+            return nil
+        }
         // Runtimes of others make no directory in a version 2 hierarchy that has no controllers.
         let tracked = group.unified.map { access($0, F_OK) == 0 } ?? false
         return tracked ? group : ContainerCgroup(v1: group.v1, unified: nil)
@@ -229,6 +252,7 @@ final class Container {
     var deadline: Int64 {
         var nearest = first.deadline
         for exec in execs { nearest = min(nearest, exec.deadline) }
+        if let operation { nearest = min(nearest, operation.limit) }
         for call in operation?.callers ?? [] { nearest = min(nearest, call.deadline) }
         for queued in queue { for call in queued.callers { nearest = min(nearest, call.deadline) } }
         return nearest
@@ -243,6 +267,7 @@ final class Container {
             process.takeLate(time, into: &late)
             if !process.deleters.isEmpty { deleteIfDrained(process) }
         }
+        if let operation, operation.limit <= time { upgradeIsLate() }
         if let logger = first.logger, logger.deadline <= time { loggerIsLate(logger) }
         if operation != nil { operation?.takeLate(time, into: &late) }
         for index in queue.indices { queue[index].takeLate(time, into: &late) }

@@ -126,15 +126,17 @@ extension Container {
     func connectFirst() throws(Status) {
         let sinks = try sinks(of: first)
         do throws(SysError) {
-            if stdoutReader >= 0 {
-                let pipe = Descriptor(owning: stdoutReader)
-                stdoutReader = -1
-                if let sink = sinks.stdout { try first.output.connect(.stdout, pipe, to: sink) }
+            let (stdout, stderr) = (stdoutReader, stderrReader)
+            (stdoutReader, stderrReader) = (-1, -1)
+            if let sink = sinks.stdout, stdout >= 0 {
+                try first.output.connect(.stdout, stdout, to: sink)
+            } else {
+                Inherited.giveBack(stdout)
             }
-            if stderrReader >= 0 {
-                let pipe = Descriptor(owning: stderrReader)
-                stderrReader = -1
-                if let sink = sinks.stderr { try first.output.connect(.stderr, pipe, to: sink) }
+            if let sink = sinks.stderr, stderr >= 0 {
+                try first.output.connect(.stderr, stderr, to: sink)
+            } else {
+                Inherited.giveBack(stderr)
             }
         } catch { throw Status(.unknown, error.description) }
     }

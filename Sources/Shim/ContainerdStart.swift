@@ -23,7 +23,9 @@ struct ContainerdStart {
     init(_ arguments: Arguments, bundle: Int32) throws(ShimError) {
         let input = try Self.readInput(arguments)
         let options: RuntimeOptions
-        do throws(Status) { options = try RuntimeOptions(input.options) } catch { throw ShimError("read runtime options", "", error.message) }
+        do throws(Status) { options = try RuntimeOptions(input.options) } catch {
+            throw ShimError("read runtime options", "", error.message)
+        }
         var start = try Self.plan(arguments, options)
         if let publishAddress = input.publishAddress { start.publishAddress = publishAddress }
         guard start.publishAddress != nil else {
@@ -86,9 +88,11 @@ struct ContainerdStart {
         return text.isEmpty ? nil : text
     }
 
-    private static func makeDirectories(_ path: String) throws(SysError) {
+    static func makeDirectories(_ path: String) throws(SysError) {
         if access(path, F_OK) == 0 { return }
-        if let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")), slash > path.utf8.startIndex { try makeDirectories(String(path[..<slash])) }
+        if let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")), slash > path.utf8.startIndex {
+            try makeDirectories(String(path[..<slash]))
+        }
         try makeDirectory(path, mode: 0o700)
     }
 
@@ -106,7 +110,9 @@ struct ContainerdStart {
         let bytes = try readBounded()
         // The two first fields of both messages are strings, so each decodes as the other: identity tells.
         if let params = bootstrap(bytes, arguments) { return params }
-        let unpacked = (bytes.isEmpty ? [0] : bytes).withUnsafeBufferPointer { google__protobuf__any__unpack(nil, bytes.count, $0.baseAddress) }
+        let unpacked = (bytes.isEmpty ? [0] : bytes).withUnsafeBufferPointer {
+            google__protobuf__any__unpack(nil, bytes.count, $0.baseAddress)
+        }
         guard let unpacked else { throw ShimError("read standard input", "", "neither options nor parameters of a start") }
         defer { google__protobuf__any__free_unpacked(unpacked, nil) }
         return (any(unpacked.pointee), nil)

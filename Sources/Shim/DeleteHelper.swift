@@ -137,7 +137,8 @@ struct DeleteHelper {
     /// Kills what lives, and has the runtime forget it.
     private func endContainer() {
         if let process {
-            if let path = record?.cgroup, let hierarchies = try? CgroupHierarchies(), let group = try? ContainerCgroup(path, in: hierarchies),
+            if let path = record?.cgroup, let hierarchies = try? CgroupHierarchies(),
+                let group = try? ContainerCgroup(path, in: hierarchies),
                 group.exists
             {
                 try? group.kill()

@@ -24,7 +24,9 @@ final class FileSink: Sink {
 
     private static func makeDirectories(_ path: String) throws(SysError) {
         if access(path, F_OK) == 0 { return }
-        if let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")), slash > path.utf8.startIndex { try makeDirectories(String(path[..<slash])) }
+        if let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")), slash > path.utf8.startIndex {
+            try makeDirectories(String(path[..<slash]))
+        }
         try makeDirectory(path, mode: 0o755)
     }
 

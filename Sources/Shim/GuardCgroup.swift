@@ -16,7 +16,8 @@ struct GuardCgroup {
         try ContainerCgroup.validate(path)
         let all = try CgroupHierarchies()
         hierarchies = CgroupHierarchies(
-            v1: all.v1.filter { access($0.mountPoint + path, F_OK) == 0 }, unified: all.unified.flatMap { access($0 + path, F_OK) == 0 ? $0 : nil })
+            v1: all.v1.filter { access($0.mountPoint + path, F_OK) == 0 },
+            unified: all.unified.flatMap { access($0 + path, F_OK) == 0 ? $0 : nil })
         if hierarchies.v1.isEmpty && hierarchies.unified == nil { throw SysError("use control group for the shim", path, code: ENOENT) }
         self.path = path
         exists = true

@@ -33,6 +33,8 @@ class LogSink: Sink {
 
     /// A reader has everything up to `indexSize` of the index; whether that made room.
     func acknowledge(_ indexSize: UInt64, by connection: UInt32) -> Bool { false }
+    /// What its reader has said that it has; nil where nobody is waited for.
+    var acknowledged: UInt64? { nil }
     /// The process has ended: nothing is held back any more.
     func close() {}
     func forget(connection: UInt32) {}

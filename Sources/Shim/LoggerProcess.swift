@@ -29,7 +29,9 @@ final class LoggerProcess {
         let null = try Linux.open("/dev/null", O_RDWR)
         let pid = Self.spawn(
             [program] + arguments,
-            environment: ["CONTAINER_ID=" + id, "CONTAINER_NAMESPACE=" + namespace, "PATH=" + (getenv("PATH").map { String(cString: $0) } ?? "/bin")],
+            environment: [
+                "CONTAINER_ID=" + id, "CONTAINER_NAMESPACE=" + namespace, "PATH=" + (getenv("PATH").map { String(cString: $0) } ?? "/bin"),
+            ],
             descriptors: [null.raw, null.raw, null.raw, stdout < 0 ? null.raw : stdout, stderr < 0 ? null.raw : stderr, writer.raw])
         try check("start logger", program, pid)
         // Our child, which nobody has reaped yet.

@@ -127,7 +127,9 @@ enum MetricsMessages {
         }
     }
 
-    private static func blockIO(_ stats: CgroupStats.BlockIO, _ arena: Arena) -> UnsafeMutablePointer<Io__Containerd__Cgroups__V1__BlkIOStat> {
+    private static func blockIO(_ stats: CgroupStats.BlockIO, _ arena: Arena) -> UnsafeMutablePointer<
+        Io__Containerd__Cgroups__V1__BlkIOStat
+    > {
         typealias Entry = Io__Containerd__Cgroups__V1__BlkIOEntry
         func list(_ entries: [CgroupStats.BlockIO.Entry]) -> (Int, UnsafeMutablePointer<UnsafeMutablePointer<Entry>?>) {
             let messages = entries.map { entry -> UnsafeMutablePointer<Entry>? in
@@ -258,7 +260,8 @@ enum MetricsMessages {
             message.pgfault = memory["pgfault"]
             message.pgmajfault = memory["pgmajfault"]
             // Newer kernels count these for anonymous and file pages apart.
-            message.workingset_refault = memory["workingset_refault"] &+ memory["workingset_refault_anon"] &+ memory["workingset_refault_file"]
+            message.workingset_refault =
+                memory["workingset_refault"] &+ memory["workingset_refault_anon"] &+ memory["workingset_refault_file"]
             message.workingset_activate =
                 memory["workingset_activate"] &+ memory["workingset_activate_anon"] &+ memory["workingset_activate_file"]
             message.workingset_nodereclaim = memory["workingset_nodereclaim"]

@@ -21,8 +21,9 @@ struct RuntimeChoice: Equatable {
         guard root.hasPrefix("/") else { throw ShimError("read runtime options", "Root", "not an absolute path: \(root.prefix(100))") }
         runtimeRoot = "\(root)/\(namespace)"
         runtimeFlags = options.systemdCgroup ? "--systemd-cgroup" : ""
-        createFlags = [(options.noPivotRoot, "--no-pivot"), (options.noNewKeyring, "--no-new-keyring")].compactMap { $0.0 ? $0.1 : nil }.joined(
-            separator: " ")
+        createFlags = [(options.noPivotRoot, "--no-pivot"), (options.noNewKeyring, "--no-new-keyring")].compactMap { $0.0 ? $0.1 : nil }
+            .joined(
+                separator: " ")
     }
 
     static func find(_ name: String, beside shim: String) throws(ShimError) -> String {

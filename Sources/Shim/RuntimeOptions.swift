@@ -80,7 +80,8 @@ struct RuntimeOptions: Equatable {
             guard parts.count == 2 else { continue }
             let key = String(decoding: parts[0], as: UTF8.self).filter { $0 != " " && $0 != "\t" && $0 != "\"" }
             guard set(key, Self.trimmed(parts[1])) else {
-                throw Status(.invalidArgument, "runtime options: bad value of \(key): \(String(decoding: parts[1].prefix(100), as: UTF8.self))")
+                throw Status(
+                    .invalidArgument, "runtime options: bad value of \(key): \(String(decoding: parts[1].prefix(100), as: UTF8.self))")
             }
         }
     }

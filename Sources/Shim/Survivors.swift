@@ -44,7 +44,9 @@ final class Survivors {
             found.append((serial, message.files[0]))
         }
         sockets = found
-        for call in journal.open where !found.contains(where: { $0.serial == call.connection }) { journal.closed(connection: call.connection) }
+        for call in journal.open where !found.contains(where: { $0.serial == call.connection }) {
+            journal.closed(connection: call.connection)
+        }
         return found
     }
 
@@ -75,7 +77,8 @@ final class Survivors {
     func carryOn(_ body: (Call, RequestEnvelope) -> Void, refuse: (Call, Status) -> Void) {
         for entry in journal.open {
             var call = Call(connection: entry.connection, stream: entry.stream)
-            guard let request = RequestEnvelope(decoding: entry.request), request.method == "Wait" || entry.repeats < Self.repeatLimit else {
+            guard let request = RequestEnvelope(decoding: entry.request), request.method == "Wait" || entry.repeats < Self.repeatLimit
+            else {
                 refuse(call, Status(.internal, "shims have died over this call, \(entry.repeats) times"))
                 continue
             }
@@ -92,7 +95,8 @@ final class Survivors {
 
     /// The answer to `call` as its caller is to see it.
     func adjusted(_ call: Call, _ result: Result<[UInt8], Status>) -> Result<[UInt8], Status> {
-        guard !repeated.isEmpty, let index = repeated.firstIndex(where: { $0.call.connection == call.connection && $0.call.stream == call.stream })
+        guard !repeated.isEmpty,
+            let index = repeated.firstIndex(where: { $0.call.connection == call.connection && $0.call.stream == call.stream })
         else { return result }
         let known = repeated.remove(at: index)
         guard case .failure(let failure) = result else { return result }

@@ -92,7 +92,7 @@ extension Container {
                 for (stream, letter, sink) in [(LogStream.stdout, Character("o"), sinks.stdout), (.stderr, "e", sinks.stderr)] {
                     guard let sink else { continue }
                     if let pipe = predecessor?.take(letter) {
-                        try process.output.connect(stream, Descriptor(owning: pipe.release()), to: sink)
+                        try process.output.connect(stream, pipe.release(), to: sink)
                     } else {
                         // It had ended, and only its last entry was not written.
                         sink.end(stream)

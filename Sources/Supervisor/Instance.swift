@@ -1,6 +1,7 @@
 import CtrProto
 import Glibc
 import Linux
+import LogDrivers
 import Logging
 import NIOCore
 import Store
@@ -34,6 +35,9 @@ actor Instance {
     var link: Task<Void, Never>?
     var connection: ShimConnection?
     var linkWaiters: [CheckedContinuation<Void, Never>] = []
+    /// What the log driver makes of the output, where it makes anything, and its work while it is at it.
+    var logDriver: LogDriver?
+    var logDriverTask: Task<Void, Never>?
     /// Open from the moment the task runs: with them the end of a process is seen, and what the kernel still knows of it.
     var initProcess: ProcessHandle?
     var initWatch: UInt64?

@@ -356,6 +356,7 @@ extension Instance {
     }
 
     func execMessage(_ exec: ExecProcess) -> Ctr_V1_Exec {
-        exec.message(container: id, shimAnswers: connection != nil && state.task?.guards != .unresponsive)
+        let guards = state.task?.guards
+        return exec.message(container: id, shimAnswers: guards != .unresponsive && guards != .lost)
     }
 }

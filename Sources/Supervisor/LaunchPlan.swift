@@ -82,12 +82,16 @@ struct LaunchPlan: Sendable {
             try foreignStart.prepare(bundle.raw, incarnation: incarnation)
             return bundle
         }
-        let record = StartRecord(
+        var start = StartRecord(
             runtime: runtime, runtimeRoot: configuration.runtimeRoot(state.namespace), rootfsMode: usesOwnRuntime ? .detached : .mounted,
             socket: configuration.socket(state.namespace, state.id, incarnation),
             incarnationDirectory: configuration.incarnationDirectory(state.namespace, state.id, incarnation), keeper: configuration.keeper
-        ).record
-        try record.write(to: StartRecord.fileName, in: bundle.raw, durable: false)
+        )
+        if let options = state.container.config.logSettings {
+            start.segmentBytes = options.segmentBytes
+            start.segmentCount = options.segmentCount
+        }
+        try start.record.write(to: StartRecord.fileName, in: bundle.raw, durable: false)
         return bundle
     }
 

@@ -56,7 +56,10 @@ final class LogSession: @unchecked Sendable {
             if !(try prepare()) { return reader == nil && search == nil ? .idle(0) : .searching }
         }
         if !places.isEmpty { return .message(encoded(places.removeFirst())) }
-        guard let (piece, buffer) = try read() else {
+        var next = try read()
+        // The end of one stream is no message of its own: `ended` tells of both.
+        while let (piece, _) = next, case .end = piece.kind { next = try read() }
+        guard let (piece, buffer) = next else {
             return reader?.ended == true ? .ended : .idle(reader?.indexPosition ?? 0)
         }
         return .message(message(piece, buffer))

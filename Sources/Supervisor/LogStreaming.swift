@@ -153,6 +153,7 @@ extension Instance {
         while true {
             try Task.checkCancellation()
             guard incarnation == number, let task = state.task else { return (indexSize, true) }
+            if state.row.phase == .removing && connection == nil { return (indexSize, true) }
             let left = until.map { $0 - now(CLOCK_REALTIME) }
             if let left, left <= 0 { return (indexSize, true) }
             let timeout = left.map { TimeAmount.nanoseconds($0) }
@@ -188,7 +189,7 @@ extension Instance {
     }
 
     /// Returns at the next change of the link, after a while, or when the caller is cancelled.
-    private func linkChange(within timeout: TimeAmount?) async {
+    func linkChange(within timeout: TimeAmount?) async {
         let alarm = timeout.map { timeout in
             executor.loop.scheduleTask(in: timeout) { [self] in _ = executor.spawn { await self.newsOfLink() } }
         }

@@ -167,6 +167,8 @@ int ctr_pipe_size(int pipe);
 int ctr_unread(int pipe);
 /* A memfd that was made with MFD_ALLOW_SEALING grows and shrinks no more; whether that is so. */
 int ctr_seal_size(int memfd);
+/* Nothing of it changes any more. */
+int ctr_seal(int memfd);
 int ctr_seals_size(int memfd);
 /* The character that ends the input of a terminal. */
 int ctr_pty_end_of_file(int terminal);
