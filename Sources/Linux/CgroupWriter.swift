@@ -69,7 +69,8 @@ struct CgroupWriter {
     /// What to write so that a file holds `lines` again.
     static func restoring(_ lines: [Substring], _ written: String) -> [String] {
         guard let device = written.split(separator: " ").first, device.contains(":") else {
-            return lines.prefix(1).map(String.init)
+            // An empty list of processors is written as an empty line.
+            return [lines.first.map(String.init) ?? "\n"]
         }
         if let line = lines.first(where: { $0.split(separator: " ").first == device }) { return [String(line)] }
         // The device had no line: version 1 takes 0 for that, version 2 "max" for each word.

@@ -731,7 +731,8 @@ def snapshot(container):
     for mount in hierarchies():
         for name in names:
             path = Path(mount) / container.linux["cgroupsPath"].lstrip("/") / name
-            if path.exists():
+            # Version 2 shows an empty list of processors once anybody's are limited.
+            if path.exists() and path.read_text().strip():
                 found[str(path)] = path.read_text()
     return found
 
@@ -754,9 +755,13 @@ def test_what_is_refused_changes_nothing(container, bad):
 
 
 def test_memory_above_the_limit_of_memory_and_swap_says_what_to_do(container):
-    assert V1, "version 2 has no such limit"
     container.linux["resources"]["memory"] = {"limit": 64 << 20, "swap": 64 << 20}
     container.start()
+    if not V1:
+        # Version 2 limits swap alone, which stays at nothing.
+        container.ok("update", "--memory", "128m", "c1")
+        assert (limit(container, *MEMORY), limit(container, *SWAP)) == (str(128 << 20), "0")
+        return
     assert "--memory-swap" in container.fails("update", "--memory", "128m", "c1")
     assert limit(container, *MEMORY) == str(64 << 20)
     container.ok("update", "--memory", "128m", "--memory-swap", "128m", "c1")
@@ -767,7 +772,8 @@ def test_what_is_as_wanted_is_not_written(container):
     container.linux["resources"].update(memory={"limit": 128 << 20, "swap": 256 << 20}, pids={"limit": 40}, cpu={"quota": 30000, "period": 100000})
     container.start()
     trace = container.base / "trace"
-    words = container.command("update", "--memory", str((128 << 20) + 5), "--memory-swap", "256m", "--pids-limit", "40", "--cpu-quota", "30000", "c1")
+    words = container.command("update", "--memory", str((128 << 20) + 5), "--memory-swap", str((256 << 20) + 5), "--pids-limit", "40", "--cpu-quota", "30000",
+                              "c1")
     assert subprocess.run(["strace", "-qq", "-o", str(trace), "-y", "-e", "trace=write", *words], timeout=20).returncode == 0
     assert "/cgroup/" not in trace.read_text()
 
@@ -812,7 +818,9 @@ def test_statistics(either):
     if V1:
         assert len(usage["percpu"]) == os.cpu_count() and 0 < sum(usage["percpu"]) <= usage["total"] + 1_000_000_000
     memory = data["memory"]["usage"]
-    assert 4096 <= memory["usage"] <= memory["max"] < 1 << 30 and memory["failcnt"] >= 0
+    # Debian's runc does not tell the peak of version 2.
+    peak = memory["max"] if V1 or either.runtime == "ctrun" else memory["usage"]
+    assert 4096 <= memory["usage"] <= peak < 1 << 30 and memory["failcnt"] >= 0
     assert data["memory"]["raw"]["inactive_file"] >= 0 and len(data["memory"]["raw"]) > 20
     assert data["pids"] == {"current": 1, "limit": 70}
     either.ok("update", "--pids-limit", "-1", either.id)
