@@ -29,8 +29,9 @@ help: ## this list
 deps: ## install from Debian what the build and the tests need (nothing is done when all is there)
 	@tools/deps.sh build
 
-deps-peers: ## install the engines that the bench compares with
+deps-peers: ## install the engines that the bench compares with, and fetch newer containerds for the tests into .build/peers
 	@tools/deps.sh peers
+	@tools/containerd-peers.sh
 
 deps-proto: ## install the protobuf generators
 	@tools/deps.sh proto
@@ -67,6 +68,7 @@ bin/ctr-keeper: $(KEEPER_SOURCES) Makefile
 install: build ## install the programs and the systemd unit under DESTDIR/PREFIX
 	install -d -m 0755 $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 0755 $(addprefix bin/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
+	ln -sf ctr-shim $(DESTDIR)$(PREFIX)/bin/containerd-shim-ctr-v2
 	sed 's|@PREFIX@|$(PREFIX)|g' deploy/ctrd.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/ctrd.service
 	chmod 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/ctrd.service
 

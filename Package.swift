@@ -83,7 +83,8 @@ let package = Package(
         .target(
             name: "Supervisor",
             dependencies: [
-                "Linux", "CLinux", "OCI", "TTRPC", "CtrProto", "Records", "Logs", "LogDrivers", "Store", "Content", "Snapshots", "Images", logging,
+                "Linux", "CLinux", "OCI", "TTRPC", "CtrProto", "Records", "Logs", "LogDrivers", "Store", "Content", "Snapshots", "Images",
+                logging,
             ] + nio, swiftSettings: plainSwift),
         .target(
             name: "APITTRPC",
@@ -107,7 +108,7 @@ let package = Package(
         .testTarget(name: "RecordsTests", dependencies: ["Records", "Logs", "Linux"], swiftSettings: plainSwift),
         .testTarget(name: "LogDriversTests", dependencies: ["LogDrivers", "Records", "Logs", "Linux"], swiftSettings: plainSwift),
         .testTarget(
-            name: "ShimTests", dependencies: ["Shim", "CShimProto", "CProtobufC", "CtrProto", protobuf], swiftSettings: plainSwift),
+            name: "ShimTests", dependencies: ["Shim", "Linux", "CShimProto", "CProtobufC", "CtrProto", protobuf], swiftSettings: plainSwift),
         .testTarget(name: "RuntimeTests", dependencies: ["Runtime", "OCI"], swiftSettings: plainSwift),
         .testTarget(
             name: "ImagesTests", dependencies: ["Images", "Content", "Snapshots", "OCI", "Linux", "CLinux", "CZlib"],

@@ -15,7 +15,7 @@ final class Container {
 
     /// What the shim was started with and where the container's files are.
     let place: Place
-    let runtime: RuntimeCall
+    private(set) var runtime: RuntimeCall
     let loop: Loop
     let parking: Parking
     let answer: (Call, Result<[UInt8], Status>) -> Void
@@ -67,6 +67,25 @@ final class Container {
             first: place.bundleDirectory, exitDirectory: place.incarnationDirectory, output: Output(number: 0, loop: loop, answer: answer),
             input: Input(number: 0, loop: loop, answer: answer))
         attach(first)
+    }
+
+    /// The runtime that Create's options name, where they name another than `start` was given: a caller may give them only here.
+    func choose(_ options: AnyMessage) throws(Status) {
+        if options.typeURL.isEmpty || phase != .none || operation != nil { return }
+        let wanted = try RuntimeOptions(options)
+        do {
+            let program = try RuntimeChoice.ownProgram()
+            let directory = ContainerdStart.stateDirectory(of: ContainerdStart.stateDirectory(of: place.start.socket))
+            let choice = try RuntimeChoice(wanted, namespace: place.namespace, stateDirectory: directory, shim: program)
+            if choice == RuntimeChoice(place.start) { return }
+            var start = place.start
+            choice.apply(to: &start)
+            try ContainerdStart.makeDirectories(start.runtimeRoot)
+            try place.change(start)
+            runtime = RuntimeCall(start: start, bundle: place.bundle, id: place.id)
+        } catch {
+            throw Status(.invalidArgument, "\(error)")
+        }
     }
 
     /// The one place from which events go out, in the order in which things happen.

@@ -88,7 +88,7 @@ struct ContainerdStart {
         return text.isEmpty ? nil : text
     }
 
-    private static func makeDirectories(_ path: String) throws(SysError) {
+    static func makeDirectories(_ path: String) throws(SysError) {
         if access(path, F_OK) == 0 { return }
         if let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")), slash > path.utf8.startIndex {
             try makeDirectories(String(path[..<slash]))

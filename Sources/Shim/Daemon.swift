@@ -7,8 +7,8 @@ import TTRPC
 
 /// The shim itself: one thread, one epoll set, one container.
 final class Daemon {
-    /// Ends in the version; one text in the program's file.
-    static let banner = "ctr-shim, version 0.1.0"
+    /// Ends in the version, which is a text of its own in the program's file that way.
+    static let banner = "ctr-shim, version 0.2.0"
     static var version: String { String(banner.dropFirst(18)) }
     static let taskServices = ["containerd.task.v2.Task", "containerd.task.v3.Task"]
     static let guardService = "ctr.shim.v1.Guard"
@@ -267,6 +267,7 @@ final class Daemon {
             throw Status(.invalidArgument, "bundle \(request.bundle) is not here; this shim has \(place.bundle)")
         }
         if !request.checkpoint.isEmpty { throw Status(.unimplemented, "checkpoints are not supported") }
+        if let options = request.options, place.start.publishAddress != nil { try container.choose(options) }
         return .create(request.mounts, request.names)
     }
 

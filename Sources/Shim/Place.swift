@@ -11,7 +11,8 @@ final class Place {
     /// Directory descriptors of the bundle (STATE) and of the incarnation (ROOT).
     let bundleDirectory: Int32
     let incarnationDirectory: Int32
-    let start: StartRecord
+    /// Create may choose another runtime than `start` did.
+    private(set) var start: StartRecord
     let bootID: String
     /// The keeper's file of exits, inherited as descriptor 4.
     let exits: Int32 = Inherited.exits
@@ -50,6 +51,12 @@ final class Place {
         keeper = opened >= 0 ? SharedDescriptor(Descriptor(owning: opened)) : nil
         keeperPid = isKeeper ? parent : 0
         restarts = if let before { before.restarts } else { countStart() }
+    }
+
+    /// Written before anything is done with it, for this shim's successors.
+    func change(_ start: StartRecord) throws(RecordError) {
+        try start.write(in: bundleDirectory)
+        self.start = start
     }
 
     static func openLock(in bundle: Int32) throws(ShimError) -> Int32 {

@@ -22,7 +22,7 @@ public enum Program {
             action = arguments.action
             bundle = arguments.bundle
             switch arguments.action {
-            case .version: print("ctr-shim:\n  Version:  \(Daemon.version)")
+            case .version: print("ctr-shim \(Daemon.version)")
             case .info:
                 let info = try ProgramInfo.runtimeInfo(arguments)
                 try shimErrors { () throws(SysError) in try writeAll(1, info, name: "standard output") }

@@ -101,6 +101,9 @@ enum StartHelper {
         let null = try Linux.open("/dev/null", O_RDWR)
         let exits = try Linux.open(KeeperExit.fileName, O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW, mode: 0o600, at: bundle)
         let parking = try pair("make parking sockets") { ctr_socketpair(Int32(SOCK_SEQPACKET.rawValue | SOCK_CLOEXEC.rawValue), $0) }
+        let queue = Parking(receiving: parking.0, sending: parking.1)
+        if regain != nil { queue.widen() }
+        for exec in regain?.parked ?? [] { try queue.park(exec.name, exec.files) }
         // Pipes that the container has already: it keeps its write ends, and nobody else gets one.
         let stdout = regain == nil ? try Pipe(owner: plan.owner).release() : (try readEnd(regain?.stdout), null.raw)
         let stderr = regain == nil ? try Pipe(owner: plan.owner).release() : (try readEnd(regain?.stderr), null.raw)

@@ -130,7 +130,9 @@ struct LaunchPlan: Sendable {
         let lock = try Linux.open(Self.helperLock, O_RDWR | O_CREAT, mode: 0o600, at: bundle)
         try check("lock", Self.helperLock, ctr_ofd_lock(lock.raw, true))
         if let foreign {
-            return try foreignStart.run(foreign, bundle, incarnation: incarnation, bootID: supervisor.host.bootID, lock: lock.raw)
+            return try foreignStart.run(foreign, bundle, incarnation: incarnation, bootID: supervisor.host.bootID, lock: lock.raw) {
+                foreignStart.messages(of: foreign, supervisor)
+            }
         }
         let output = try Helper.run(
             configuration.shim,

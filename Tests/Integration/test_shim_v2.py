@@ -1,0 +1,500 @@
+"""The shim protocol as containerd speaks it, spoken by hand: the helpers start, delete, -info and -v, the event service, and the wire."""
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+import zlib
+
+import events
+import hostcheck
+import pytest
+import shim_client
+from harness import BIN
+from shim_client import DEADLINE, EXHAUSTED, GUARD, INVALID, NOT_FOUND, TASK2, TASK3, UNIMPLEMENTED, Client, Failure, decode, field, first
+
+TOPICS = "containerd.services.events.ttrpc.v1.Events"
+
+
+class EventService:
+    """What containerd serves at TTRPC_ADDRESS. `answer` says what to answer an event with: None for nothing, else a status code."""
+
+    def __init__(self, path, answer=lambda topic: 0):
+        self.path, self.answer = path, answer
+        self.seen, self.changed, self.connections = [], threading.Condition(), []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen(16)
+        self.thread = threading.Thread(target=self._accept, daemon=True)
+        self.thread.start()
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            self.connections.append(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection):
+        reader = connection.makefile("rb")
+        while len(header := reader.read(10)) == 10:
+            length, stream, kind, _ = struct.unpack(">IIBB", header)
+            request = decode(reader.read(length))
+            envelope = decode(first(decode(first(request, 3, b"")), 1, b""))
+            event = decode(first(envelope, 4, b""))
+            topic = first(envelope, 3, b"").decode()
+            metadata = {first(decode(pair), 1): first(decode(pair), 2) for pair in request.get(5, [])}
+            with self.changed:
+                self.seen.append((topic, first(event, 1).decode(), decode(first(event, 2, b"")), first(envelope, 2).decode(), metadata,
+                                  first(request, 1).decode(), first(request, 2).decode()))
+                self.changed.notify_all()
+            code = self.answer(topic)
+            if code is None:
+                continue
+            payload = field(1, field(1, code) + field(2, "no")) if code else b""
+            connection.sendall(struct.pack(">IIBB", len(payload), stream, 2, 0) + payload)
+
+    def until(self, count, timeout=20):
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.seen) >= count, timeout), f"{len(self.seen)} of {count}: {self.seen}"
+            return [entry[0] for entry in self.seen]
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for connection in self.connections:
+            connection.close()
+        os.unlink(self.path)
+
+
+class Caller:
+    """Calls the shim's helpers as containerd does, in a bundle as containerd makes it."""
+
+    def __init__(self):
+        self.base = tempfile.mkdtemp(prefix="ctrd-v2-", dir="/tmp")
+        self.token = self.base.rsplit("-", 1)[1].replace("_", "u")
+        self.namespace, self.id = f"ctrd-test-{self.token}", "c1"
+        self.address = f"{self.base}/c.sock"
+        self.bundle = f"{self.base}/state/{self.namespace}/{self.id}"
+        self.program = f"{self.base}/bin/containerd-shim-ctr-v2"
+        os.makedirs(f"{self.base}/bin")
+        os.makedirs(self.bundle, 0o700)
+        os.symlink(BIN / "ctr-shim", self.program)
+        os.mkdir(f"{self.bundle}/rootfs")
+        shim_client.make_rootfs(f"{self.base}/layer")
+        self.scope = hostcheck.Scope(self.base, self.namespace, f"CTRD_TEST_SCOPE={self.token}")
+        self.env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TTRPC_ADDRESS": self.address + ".ttrpc", "CTRD_TEST_SCOPE": self.token}
+        self.config(["/bin/sh", "-c", "sleep 1000"])
+
+    def config(self, args):
+        caps = ["CAP_KILL", "CAP_SETUID", "CAP_SETGID"]
+        document = {
+            "ociVersion": "1.0.2", "process": {"user": {"uid": 0, "gid": 0}, "args": args, "cwd": "/", "env": ["PATH=/bin"],
+                                               "capabilities": {name: caps for name in ("bounding", "effective", "permitted")}},
+            "root": {"path": "rootfs"}, "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"},
+                                                      {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}],
+            "linux": {"cgroupsPath": f"/{self.namespace}/{self.id}", "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]}}
+        with open(f"{self.bundle}/config.json", "w") as file:
+            json.dump(document, file)
+
+    def helper(self, *action, stdin=b"", bundle=True, env=None, timeout=20):
+        more = ["-bundle", self.bundle] if bundle and action[-1] == "delete" else []
+        return subprocess.run([self.program, "-namespace", self.namespace, "-address", self.address, "-publish-binary", "/usr/bin/containerd", "-id", self.id,
+                               *more, *action], input=stdin, capture_output=True, env={**self.env, **(env or {})}, timeout=timeout,
+                              cwd=self.bundle if os.path.isdir(self.bundle) else "/")
+
+    def start(self, stdin=b""):
+        done = self.helper("start", stdin=stdin)
+        assert done.returncode == 0 and done.stderr == b"", done
+        assert done.stdout.startswith(f"unix://{self.base}/s/".encode()) and b"\n" not in done.stdout, done
+        return Client(done.stdout.decode()[7:])
+
+    def mounts(self):
+        return field(3, field(1, "bind") + field(2, f"{self.base}/layer") + field(4, "rbind"))
+
+    def create(self, client, **more):
+        return first(client.call("Create", field(1, self.id) + field(2, self.bundle) + self.mounts() + more.get("extra", b"")), 1)
+
+    @property
+    def target(self):
+        return field(1, self.id)
+
+    @property
+    def keeper(self):
+        return int(shim_client.read_record(f"{self.bundle}/guards")["keeper_pid"])
+
+    @property
+    def shim(self):
+        return shim_client.eventually(lambda: next((p for p in events.children(self.keeper) if events.comm(p) == "ctr-shim"), None), "a shim")
+
+    def delete(self):
+        """status, pid of the helper's answer."""
+        began = time.monotonic()
+        done = self.helper("delete")
+        assert time.monotonic() - began < 5
+        assert done.returncode == 0 and done.stderr == b"", done
+        fields = decode(done.stdout)
+        return first(fields, 2), first(fields, 1)
+
+    def close(self):
+        for _ in range(20):
+            left = [p for p in hostcheck.own_processes(self.scope) if not hostcheck.is_zombie(p)]
+            for pid in sorted(left, key=lambda p: events.comm(p) != "ctr-keeper"):
+                try:
+                    process = events.Pid(pid)
+                except OSError:
+                    continue
+                process.kill()
+                events.readable([process.fd], 5)
+            if not left:
+                break
+        for path in sorted(hostcheck.cgroups(self.scope), key=len, reverse=True):
+            try:
+                os.rmdir(path)
+            except OSError:
+                pass
+        shutil.rmtree(self.base)
+
+
+@pytest.fixture
+def caller():
+    made = Caller()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def leftovers(caller):
+    found = hostcheck.snapshot(caller.scope)
+    return {kind: items for kind, items in found.items() if kind in ("process", "mount", "cgroup", "socket") and items}
+
+
+# --- helpers
+
+def test_start_prints_the_address_alone_and_leaves_it_in_the_bundle(caller):
+    client = caller.start()
+    address = open(f"{caller.bundle}/address").read()
+    assert address == f"unix://{client.socket.getpeername()}" and os.stat(address[7:]).st_mode & 0o777 == 0o600
+    assert os.stat(f"{caller.base}/s").st_mode & 0o777 == 0o700
+    again = caller.helper("start")
+    assert again.returncode == 0 and again.stdout.decode() == address
+    client.call("Shutdown", caller.target)
+
+
+@pytest.mark.parametrize("stdin", [b"\xff\xff\xff", b"x" * (2 << 20)], ids=["garbage", "too much"])
+def test_start_refuses_what_is_no_message_in_one_line(caller, stdin):
+    done = caller.helper("start", stdin=stdin)
+    assert done.returncode == 1 and done.stderr == b"" and done.stdout.count(b"\n") == 1 and b"standard input" in done.stdout
+    assert leftovers(caller) == {}
+
+
+def test_start_takes_the_parameters_of_newer_containerds(caller):
+    other = f"{caller.base}/other.ttrpc"
+    service = EventService(other)
+    options = field(1, "containerd.runc.v1.Options") + field(2, field(6, "/usr/sbin/runc"))
+    params = (field(1, caller.id) + field(2, caller.namespace) + field(4, "2.3.4") + field(5, "unix://" + other)
+              + field(8, field(1, options)))
+    client = caller.start(stdin=params)
+    caller.create(client)
+    assert service.until(1) == ["/tasks/create"]
+    assert os.path.exists(f"{caller.base}/runc/{caller.namespace}/{caller.id}/state.json")
+    caller.delete()
+    service.close()
+
+
+def test_parameters_of_another_container_are_none_of_ours(caller):
+    params = field(1, "other") + field(2, caller.namespace)
+    done = caller.helper("start", stdin=params)
+    assert done.returncode == 1 and b"options of the kind other" in done.stdout
+
+
+def test_create_may_name_another_runtime_than_start(caller):
+    client = caller.start()
+    options = field(10, field(1, "containerd.runc.v1.Options") + field(2, field(6, "runc")))
+    caller.create(client, extra=options)
+    assert os.path.exists(f"{caller.base}/runc/{caller.namespace}/{caller.id}/state.json")
+    shim = events.Pid(caller.shim)
+    shim.kill_and_wait()
+    client = shim_client.eventually(lambda: connected(client), "a new shim")
+    client.call("Start", caller.target)
+    assert caller.delete()[0] == 137
+    assert leftovers(caller) == {}
+
+
+def connected(client):
+    try:
+        return Client(client.socket.getpeername())
+    except OSError:
+        return None
+
+
+def test_info_and_version(caller):
+    done = subprocess.run([caller.program, "-info"], input=field(1, "containerd.runc.v1.Options") + field(2, field(6, "runc")), capture_output=True, env=caller.env)
+    info = decode(done.stdout)
+    assert done.returncode == 0 and done.stderr == b"" and first(info, 1) == b"io.containerd.ctr.v2"
+    features = decode(first(info, 4))
+    assert first(features, 1).endswith(b"/features/Features") and "ociVersionMax" in json.loads(first(features, 2))
+    assert first(decode(first(info, 3)), 1) == b"containerd.runc.v1.Options"
+    done = subprocess.run([caller.program, "-v"], capture_output=True, env=caller.env)
+    assert done.returncode == 0 and re.search(rb"Version: +\d+\.\d+", done.stdout)
+
+
+def test_delete_of_a_running_container_kills_it_and_leaves_nothing(caller):
+    client = caller.start()
+    pid = caller.create(client)
+    client.call("Start", caller.target)
+    assert caller.delete() == (137, pid)
+    assert leftovers(caller) == {}
+    # Everything may be asked for again.
+    assert caller.delete()[0] == 137
+
+
+def test_delete_knows_the_true_status_of_one_that_had_ended(caller):
+    caller.config(["/bin/sh", "-c", "exit 42"])
+    client = caller.start()
+    pid = caller.create(client)
+    client.call("Start", caller.target)
+    assert first(client.call("Wait", caller.target), 1) == 42
+    shim, keeper = events.Pid(caller.shim), events.Pid(caller.keeper)
+    keeper.kill_and_wait()
+    shim.kill_and_wait()
+    assert caller.delete() == (42, pid)
+
+
+def test_delete_says_unknown_where_nobody_knows(caller):
+    client = caller.start()
+    pid = caller.create(client)
+    client.call("Start", caller.target)
+    shim, keeper, init = events.Pid(caller.shim), events.Pid(caller.keeper), events.Pid(pid)
+    keeper.kill_and_wait()
+    shim.kill_and_wait()
+    init.kill_and_wait()
+    assert caller.delete() == (255, pid)
+
+
+@pytest.mark.parametrize("gone", ["shim.env", "guards", "pid", "config.json", "everything", "bundle"])
+def test_delete_copes_with_a_bundle_that_is_half_gone(caller, gone):
+    client = caller.start()
+    pid = caller.create(client)
+    client.call("Start", caller.target)
+    init = events.Pid(pid)
+    shim, keeper = events.Pid(caller.shim), events.Pid(caller.keeper)
+    keeper.kill_and_wait()
+    shim.kill_and_wait()
+    if gone == "bundle":
+        shutil.rmtree(caller.bundle)
+    elif gone == "everything":
+        for name in os.listdir(caller.bundle):
+            path = f"{caller.bundle}/{name}"
+            shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+    else:
+        os.unlink(f"{caller.bundle}/{gone}")
+    status, _ = caller.delete()
+    assert status == (255 if gone in ("pid", "everything", "bundle") else 137)
+    init.wait()
+    assert leftovers(caller) == {}
+
+
+def test_delete_does_not_wait_for_a_shim_that_hangs(caller):
+    client = caller.start()
+    pid = caller.create(client)
+    client.call("Start", caller.target)
+    os.kill(caller.shim, signal.SIGSTOP)
+    assert caller.delete() == (137, pid)
+    assert leftovers(caller) == {}
+
+
+# --- events
+
+LIFE = ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]
+
+
+def live(caller, client):
+    caller.create(client)
+    client.call("Start", caller.target)
+    client.call("Kill", caller.target + field(3, 9))
+    client.call("Wait", caller.target)
+    client.call("Delete", caller.target)
+
+
+def test_events_say_what_happened(caller):
+    service = EventService(caller.address + ".ttrpc")
+    client = caller.start()
+    live(caller, client)
+    assert service.until(4) == LIFE
+    for topic, kind, body, namespace, metadata, called, method in service.seen:
+        assert namespace == caller.namespace and metadata == {b"containerd-namespace-ttrpc": caller.namespace.encode()}
+        assert (called, method) == (TOPICS, "Forward") and first(body, 1) == caller.id.encode()
+    kinds = [entry[1] for entry in service.seen]
+    assert kinds == ["containerd.events." + name for name in ("TaskCreate", "TaskStart", "TaskExit", "TaskDelete")]
+    exit = service.seen[2][2]
+    assert first(exit, 2) == caller.id.encode() and first(exit, 4) == 137
+    client.call("Shutdown", caller.target)
+    caller.delete()
+    service.close()
+
+
+def test_events_wait_for_a_listener_and_come_in_order(caller):
+    client = caller.start()
+    live(caller, client)
+    service = EventService(caller.address + ".ttrpc")
+    # A client that comes is a sign of life.
+    Client(client.socket.getpeername()).close()
+    assert service.until(4) == LIFE
+    service.close()
+    caller.delete()
+
+
+def test_events_outlive_the_shim_that_saw_them(caller):
+    client = caller.start()
+    live_until_exit = caller.create(client), client.call("Start", caller.target), client.call("Kill", caller.target + field(3, 9)), client.call("Wait", caller.target)
+    assert live_until_exit
+    shim = events.Pid(caller.shim)
+    shim.kill_and_wait()
+    service = EventService(caller.address + ".ttrpc")
+    Client(client.socket.getpeername()).close()
+    assert service.until(3) == LIFE[:3]
+    service.close()
+    caller.delete()
+
+
+def test_a_listener_that_refuses_or_hangs_holds_up_neither_container_nor_later_events(caller):
+    service = EventService(caller.address + ".ttrpc", answer=lambda topic: 3 if topic == "/tasks/start" else 0)
+    client = caller.start()
+    live(caller, client)
+    # Three times, with pauses between, and then it is left out.
+    assert [t for t in service.until(6, timeout=30)] == ["/tasks/create"] + ["/tasks/start"] * 3 + ["/tasks/exit", "/tasks/delete"]
+    service.close()
+    caller.delete()
+
+
+def test_the_pile_of_events_is_bounded_and_keeps_what_matters(caller):
+    client = caller.start()
+    caller.create(client)
+    client.call("Start", caller.target)
+    for _ in range(700):
+        client.call("Pause", caller.target)
+        client.call("Resume", caller.target)
+    client.call("Kill", caller.target + field(3, 9))
+    client.call("Wait", caller.target)
+    assert os.path.getsize(f"{caller.bundle}/events") <= 256 << 10
+    service = EventService(caller.address + ".ttrpc")
+    Client(client.socket.getpeername()).close()
+    with service.changed:
+        assert service.changed.wait_for(lambda: any(entry[0] == "/tasks/exit" for entry in service.seen), 20)
+    topics = [entry[0] for entry in service.seen]
+    assert topics[:2] == LIFE[:2] and topics[-1] == "/tasks/exit" and len(topics) <= 515
+    assert [t for t in topics if t not in LIFE] == (["/tasks/paused", "/tasks/resumed"] * 700)[-(len(topics) - 3):]
+    service.close()
+    caller.delete()
+
+
+# --- the wire
+
+def failure(client, stream):
+    with pytest.raises(Failure) as caught:
+        client.answer(stream)
+    return caught.value
+
+
+@pytest.mark.parametrize("service", [TASK2, TASK3])
+def test_both_services_answer_and_what_is_missing_is_unimplemented(caller, service):
+    client = caller.start()
+    assert first(client.call("Connect", caller.target, service=service), 1) == caller.shim
+    for name, method in ((service, "Checkpoint"), (service, "NoSuch"), ("containerd.task.v9.Task", "State")):
+        assert failure(client, client.send(name, method, caller.target)).code == UNIMPLEMENTED
+    assert failure(client, client.send(service, "State", caller.target)).code == NOT_FOUND
+    client.call("Shutdown", caller.target, service=service)
+
+
+def test_bad_frames_are_answered_and_the_connection_goes_on(caller):
+    client = caller.start()
+    request = field(1, TASK2) + field(2, "Connect") + field(3, caller.target)
+    client.frame(2, 1, request)
+    assert failure(client, 2).code == INVALID
+    client.frame(5, 1, b"\xff\xff")
+    assert failure(client, 5).code == INVALID
+    client.frame(5, 1, request)
+    assert failure(client, 5).code == INVALID
+    client.frame(7, 3, b"data nobody asked for")
+    client.frame(9, 9, b"a type of the future")
+    client.stream = 11
+    assert first(client.call("Connect", caller.target), 1) == caller.shim
+    client.frame(client.stream, 1, b"\0" * ((4 << 20) + 1))
+    assert failure(client, client.stream).code == EXHAUSTED
+    client.stream += 2
+    assert first(client.call("Connect", caller.target), 1) == caller.shim
+    # A request in crumbs.
+    raw = struct.pack(">IIBB", len(request), client.stream, 1, 0) + request
+    for at in range(len(raw)):
+        client.socket.sendall(raw[at:at + 1])
+    assert first(client.answer(client.stream), 1) == caller.shim
+    client.stream += 2
+    client.call("Shutdown", caller.target)
+
+
+def test_a_deadline_ends_the_wait_and_nothing_else(caller):
+    client = caller.start()
+    caller.create(client)
+    client.call("Start", caller.target)
+    assert failure(client, client.send(TASK2, "Wait", caller.target, timeout_ns=200_000_000)).code == DEADLINE
+    wait = client.send(TASK2, "Wait", caller.target)
+    client.call("Kill", caller.target + field(3, 9))
+    assert first(client.answer(wait), 1) == 137
+    caller.delete()
+
+
+def test_a_call_is_answered_once_through_any_number_of_shims(caller):
+    client = caller.start()
+    pid = caller.create(client)
+    client.call("Start", caller.target)
+    waits = [client.send(TASK2, "Wait", caller.target) for _ in range(20)]
+    other = Client(client.socket.getpeername())
+    for _ in range(5):
+        events.Pid(caller.shim).kill_and_wait()
+        assert first(other.call("State", caller.target), 4) == 2
+    assert first(client.call("Connect", caller.target), 2) == pid
+    client.call("Kill", caller.target + field(3, 9))
+    assert [first(client.answer(wait), 1) for wait in waits] == [137] * 20
+    client.socket.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        client.socket.recv(1)
+    assert os.path.getsize(f"{caller.bundle}/calls") == 0
+    caller.delete()
+
+
+def test_a_large_request_works_and_its_connection_is_an_ordinary_one(caller):
+    client = caller.start()
+    caller.create(client, extra=field(99, b"x" * 300_000))
+    other = Client(client.socket.getpeername())
+    assert first(other.call("State", caller.target), 4) == 1
+    events.Pid(caller.shim).kill_and_wait()
+    assert client.socket.recv(1) == b""
+    assert first(other.call("State", caller.target), 4) == 1
+    assert GUARD and zlib
+    caller.delete()
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 7, b"\xff" * 64, os.urandom(300)], ids=["empty", "torn", "ones", "noise"])
+@pytest.mark.parametrize("name", ["calls", "events"])
+def test_a_damaged_journal_costs_its_content_and_no_container(caller, name, damage):
+    client = caller.start()
+    pid = caller.create(client)
+    client.call("Start", caller.target)
+    shim = events.Pid(caller.shim)
+    shim.kill(signal.SIGSTOP)
+    with open(f"{caller.bundle}/{name}", "r+b") as file:
+        file.truncate(0)
+        file.write(damage)
+    shim.kill_and_wait()
+    assert first(client.call("Connect", caller.target), 2) == pid
+    caller.delete()
