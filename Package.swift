@@ -62,6 +62,7 @@ let package = Package(
         .target(name: "CShimProto", dependencies: ["CProtobufC"]),
         .target(name: "Records", dependencies: ["Linux"], swiftSettings: leanSwift),
         .target(name: "Logs", dependencies: ["Linux"], swiftSettings: leanSwift),
+        .target(name: "LogDrivers", dependencies: ["Linux", "CLinux", "Records", "Logs"], swiftSettings: plainSwift),
         .target(
             name: "Runtime", dependencies: ["Linux", "CLinux", "OCI", "CSeccomp", "CCap"], swiftSettings: leanSwift),
         .target(
@@ -82,7 +83,8 @@ let package = Package(
         .target(
             name: "Supervisor",
             dependencies: [
-                "Linux", "CLinux", "OCI", "TTRPC", "CtrProto", "Records", "Logs", "Store", "Content", "Snapshots", "Images", logging,
+                "Linux", "CLinux", "OCI", "TTRPC", "CtrProto", "Records", "Logs", "LogDrivers", "Store", "Content", "Snapshots", "Images",
+                logging,
             ] + nio, swiftSettings: plainSwift),
         .target(
             name: "APITTRPC",
@@ -104,8 +106,9 @@ let package = Package(
         .testTarget(name: "OCITests", dependencies: ["OCI"], swiftSettings: plainSwift),
         .testTarget(name: "TTRPCTests", dependencies: ["TTRPC"], swiftSettings: plainSwift),
         .testTarget(name: "RecordsTests", dependencies: ["Records", "Logs", "Linux"], swiftSettings: plainSwift),
+        .testTarget(name: "LogDriversTests", dependencies: ["LogDrivers", "Records", "Logs", "Linux"], swiftSettings: plainSwift),
         .testTarget(
-            name: "ShimTests", dependencies: ["Shim", "CShimProto", "CProtobufC", "CtrProto", protobuf], swiftSettings: plainSwift),
+            name: "ShimTests", dependencies: ["Shim", "Linux", "CShimProto", "CProtobufC", "CtrProto", protobuf], swiftSettings: plainSwift),
         .testTarget(name: "RuntimeTests", dependencies: ["Runtime", "OCI"], swiftSettings: plainSwift),
         .testTarget(
             name: "ImagesTests", dependencies: ["Images", "Content", "Snapshots", "OCI", "Linux", "CLinux", "CZlib"],

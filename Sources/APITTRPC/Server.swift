@@ -22,6 +22,8 @@ public final class Server: Sendable {
         let (methods, executor, logger) = (methods, executor, logger)
         return try await ServerBootstrap(group: executor.loop)
             .serverChannelOption(.backlog, value: 256)
+            // Room for a whole message of a log, so that the next one is read while the client takes this one.
+            .childChannelOption(.socketOption(.so_sndbuf), value: 512 << 10)
             .childChannelInitializer { channel in
                 Self.owner(of: channel).flatMapThrowing { peer in
                     guard peer.uid == 0 else {

@@ -26,6 +26,7 @@ int ctr_unread(int pipe) {
 }
 int ctr_pipe_size(int pipe) { RETURN(fcntl(pipe, F_GETPIPE_SZ)); }
 int ctr_seal_size(int memfd) { RETURN(fcntl(memfd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK)); }
+int ctr_seal(int memfd) { RETURN(fcntl(memfd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_WRITE)); }
 int ctr_seals_size(int memfd) {
     int seals = fcntl(memfd, F_GET_SEALS);
     return seals < 0 ? -errno : (seals & F_SEAL_GROW) != 0;

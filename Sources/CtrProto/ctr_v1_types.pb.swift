@@ -843,6 +843,12 @@ public nonisolated struct Ctr_V1_Container: @unchecked Sendable {
   /// Clears the value of `limits`. Subsequent reads from it will return its default value.
   public mutating func clearLimits() {_uniqueStorage()._limits = nil}
 
+  /// the file of log drivers that write one
+  public var logPath: String {
+    get {_storage._logPath}
+    set {_uniqueStorage()._logPath = newValue}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -2028,7 +2034,7 @@ nonisolated extension Ctr_V1_Pressure: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
 nonisolated extension Ctr_V1_Container: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Container"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}namespace\0\u{1}name\0\u{1}image\0\u{3}image_id\0\u{1}config\0\u{3}created_at\0\u{1}task\0\u{1}command\0\u{1}limits\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}namespace\0\u{1}name\0\u{1}image\0\u{3}image_id\0\u{1}config\0\u{3}created_at\0\u{1}task\0\u{1}command\0\u{1}limits\0\u{3}log_path\0")
 
   fileprivate class _StorageClass {
     var _id: String = String()
@@ -2041,6 +2047,7 @@ nonisolated extension Ctr_V1_Container: SwiftProtobuf.Message, SwiftProtobuf._Me
     var _task: Ctr_V1_Task? = nil
     var _command: [String] = []
     var _limits: Ctr_V1_Limits? = nil
+    var _logPath: String = String()
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -2061,6 +2068,7 @@ nonisolated extension Ctr_V1_Container: SwiftProtobuf.Message, SwiftProtobuf._Me
       _task = source._task
       _command = source._command
       _limits = source._limits
+      _logPath = source._logPath
     }
   }
 
@@ -2089,6 +2097,7 @@ nonisolated extension Ctr_V1_Container: SwiftProtobuf.Message, SwiftProtobuf._Me
         case 8: try { try decoder.decodeSingularMessageField(value: &_storage._task) }()
         case 9: try { try decoder.decodeRepeatedStringField(value: &_storage._command) }()
         case 10: try { try decoder.decodeSingularMessageField(value: &_storage._limits) }()
+        case 11: try { try decoder.decodeSingularStringField(value: &_storage._logPath) }()
         default: break
         }
       }
@@ -2131,6 +2140,9 @@ nonisolated extension Ctr_V1_Container: SwiftProtobuf.Message, SwiftProtobuf._Me
       try { if let v = _storage._limits {
         try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
       } }()
+      if !_storage._logPath.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._logPath, fieldNumber: 11)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -2150,6 +2162,7 @@ nonisolated extension Ctr_V1_Container: SwiftProtobuf.Message, SwiftProtobuf._Me
         if _storage._task != rhs_storage._task {return false}
         if _storage._command != rhs_storage._command {return false}
         if _storage._limits != rhs_storage._limits {return false}
+        if _storage._logPath != rhs_storage._logPath {return false}
         return true
       }
       if !storagesAreEqual {return false}

@@ -35,6 +35,11 @@ public struct LogReader: ~Copyable {
     private var seen: LogPair<UInt64?>
     /// Index position behind the last entry that was read.
     public private(set) var indexPosition: UInt64
+    /// Index position behind the last entry of which anything was yielded: where a later reader with the same cursors may begin.
+    public var position: UInt64 {
+        let ahead = queue.count + (current == nil ? 0 : 1)
+        return indexPosition - UInt64(ahead * LogEntry.length)
+    }
     /// Set once `until` was reached.
     public private(set) var untilReached = false
 

@@ -6,7 +6,7 @@ import Linux
 public enum Runtime {
     /// The runtime specification that states are written in.
     static let specVersion = "1.0.2"
-    public static let version = "0.1.0"
+    public static let version = Release.version
 
     /// Runs one command line, program name first; returns the exit status. The process must have one thread.
     public static func main(_ arguments: [String]) -> Int32 {

@@ -1,7 +1,7 @@
 /// The command line of ctr-shim: that of every containerd shim (single dash, any order, the action is the first word without one),
 /// and `-dir` for the daemon.
 struct Arguments: Equatable {
-    enum Action: Equatable { case start, delete, run, version, info }
+    enum Action: Equatable { case start, delete, run, version, info, checkState }
 
     var action: Action
     var namespace = ""
@@ -12,6 +12,8 @@ struct Arguments: Equatable {
     var address = ""
     /// ROOT/containers/NS/ID/N, for the daemon.
     var directory = ""
+    /// Where the daemon finds what the program that it was before has left.
+    var state: Int32?
 
     /// `words` without the program's name; `workingDirectory` stands for a missing `-bundle`.
     init(_ words: [String], workingDirectory: String) throws(ShimError) {
@@ -27,6 +29,7 @@ struct Arguments: Equatable {
                 case "start": action = action ?? .start
                 case "delete": action = action ?? .delete
                 case "run": action = action ?? .run
+                case "check-state": action = action ?? .checkState
                 default: throw wrong(String(word), "unknown action (start, delete or run)")
                 }
                 continue
@@ -41,7 +44,7 @@ struct Arguments: Equatable {
             case "v", "version": action = action ?? .version
             case "info": action = action ?? .info
             case "debug": break
-            case "namespace", "id", "bundle", "dir", "address", "publish-binary", "socket":
+            case "namespace", "id", "bundle", "dir", "address", "publish-binary", "socket", "state":
                 if value == nil {
                     guard index < words.count else { throw wrong("-\(word)", "no value") }
                     value = words[index][...]
@@ -53,6 +56,7 @@ struct Arguments: Equatable {
                 case "id": id = text
                 case "bundle": bundle = text
                 case "dir": directory = text
+                case "state": state = Int32(text)
                 case "address": address = text
                 default: break
                 }
@@ -61,7 +65,7 @@ struct Arguments: Equatable {
         }
         guard let action else { throw wrong("", "no action (start, delete or run)") }
         self.action = action
-        if action == .version || action == .info { return }
+        if action == .version || action == .info || action == .checkState { return }
         for (flag, value) in [("-namespace", namespace), ("-id", id)] {
             if value.isEmpty || value.utf8.count > 255 || value.utf8.contains(UInt8(ascii: "/")) || value == "." || value == ".." {
                 throw wrong(flag, value.isEmpty ? "missing" : "not usable as a name: \(value.prefix(64))")

@@ -23,6 +23,8 @@ final class Container {
     let first: Process
     var execs: [Process] = []
     var nextNumber: UInt32 = 1
+    /// Room was made in the parking queue.
+    var widened = false
     /// Messages in the parking queue, living or not.
     var parked = 0
     /// What else is parked there.
@@ -42,6 +44,8 @@ final class Container {
     /// Whether this shim has a mount namespace of its own in which the root file system is mounted.
     var mounted = false
     lazy var userMappings = readMappings()
+    /// How the daemon becomes another program; set once.
+    var onUpgrade: UpgradeSteps?
     /// Told of everything that containerd wants to hear; set once, by who publishes it. `again`: a predecessor may have told it already.
     var onEvent: ((_ event: TaskEvent, _ again: Bool) -> Void)?
     private var heldExits: [TaskEvent] = []
@@ -250,6 +254,7 @@ final class Container {
     var deadline: Int64 {
         var nearest = first.deadline
         for exec in execs { nearest = min(nearest, exec.deadline) }
+        if let operation { nearest = min(nearest, operation.limit) }
         for call in operation?.callers ?? [] { nearest = min(nearest, call.deadline) }
         for queued in queue { for call in queued.callers { nearest = min(nearest, call.deadline) } }
         return nearest
@@ -264,6 +269,7 @@ final class Container {
             process.takeLate(time, into: &late)
             if !process.deleters.isEmpty { deleteIfDrained(process) }
         }
+        if let operation, operation.limit <= time { upgradeIsLate() }
         if let logger = first.logger, logger.deadline <= time { loggerIsLate(logger) }
         if operation != nil { operation?.takeLate(time, into: &late) }
         for index in queue.indices { queue[index].takeLate(time, into: &late) }

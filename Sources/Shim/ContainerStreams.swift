@@ -51,7 +51,8 @@ extension Container {
     }
 
     private func makeLog(of process: Process, attached: Bool) throws(SysError) -> LogSink {
-        try LogSink(in: process.exitDirectory, segmentBytes: place.start.segmentBytes, segmentCount: place.start.segmentCount)
+        if attached { return try AttachedLog(in: process.exitDirectory) }
+        return try LogSink(in: process.exitDirectory, segmentBytes: place.start.segmentBytes, segmentCount: place.start.segmentCount)
     }
 
     private func sink(_ place: StreamPlace, _ log: LogSink?, _ process: Process, _ stream: LogStream) throws(SysError) -> (any Sink)? {
@@ -131,15 +132,17 @@ extension Container {
     func connectFirst() throws(Status) {
         let sinks = try sinks(of: first)
         do throws(SysError) {
-            if stdoutReader >= 0 {
-                let pipe = Descriptor(owning: stdoutReader)
-                stdoutReader = -1
-                if let sink = sinks.stdout { try first.output.connect(.stdout, pipe, to: sink) }
+            let (stdout, stderr) = (stdoutReader, stderrReader)
+            (stdoutReader, stderrReader) = (-1, -1)
+            if let sink = sinks.stdout, stdout >= 0 {
+                try first.output.connect(.stdout, stdout, to: sink)
+            } else {
+                Inherited.giveBack(stdout)
             }
-            if stderrReader >= 0 {
-                let pipe = Descriptor(owning: stderrReader)
-                stderrReader = -1
-                if let sink = sinks.stderr { try first.output.connect(.stderr, pipe, to: sink) }
+            if let sink = sinks.stderr, stderr >= 0 {
+                try first.output.connect(.stderr, stderr, to: sink)
+            } else {
+                Inherited.giveBack(stderr)
             }
         } catch { throw Status(.unknown, error.description) }
     }
@@ -239,6 +242,8 @@ extension Container {
         let files = files(of: process)
         if files.letters == process.parked { return }
         if files.letters.isEmpty { return unpark(process) }
+        if !widened { parking.widen() }
+        widened = true
         // Messages that nobody needs are not let grow without end.
         if parked > 64 + 4 * (execs.count + 2) { parkAgain() }
         try parking.park(ParkedName(.process(execID: process.execID), letters: files.letters).text, files.files)

@@ -7,7 +7,9 @@ import TTRPC
 
 /// The shim itself: one thread, one epoll set, one container.
 final class Daemon {
-    static let version = "0.1.0"
+    /// Ends in the version, which is a text of its own in the program's file that way.
+    static let banner = "ctr-shim, version 0.2.0"
+    static var version: String { String(banner.dropFirst(18)) }
     static let taskServices = ["containerd.task.v2.Task", "containerd.task.v3.Task"]
     static let guardService = "ctr.shim.v1.Guard"
 
@@ -19,6 +21,8 @@ final class Daemon {
     let container: Container
     private let place: Place
     private let signals: Int32
+    /// Calls of Upgrade to which this program is the answer.
+    private var upgraded: [Call] = []
     private var publisher: Publisher?
     /// Shutdown was answered; what containerd was not told yet is still told, until then (CLOCK_MONOTONIC, nanoseconds).
     private var leaving = Int64.max
@@ -29,8 +33,9 @@ final class Daemon {
         // Asked before anything is opened: without them, other files get their numbers.
         let stdoutWriter = Self.inherited(Inherited.stdoutWriter)
         let stderrWriter = Self.inherited(Inherited.stderrWriter)
-        try Self.settle()
-        let place = try Place(arguments)
+        let before = Self.state(arguments)
+        try Self.settle(keeping: before?.descriptors ?? [])
+        let place = try Place(arguments, before)
         self.place = place
         let made = try shimErrors { () throws(SysError) -> (Loop, Server, Int32) in
             let loop = try Loop()
@@ -48,14 +53,24 @@ final class Daemon {
             stdoutWriter: stdoutWriter, stderrWriter: stderrWriter, answer: answer)
         server.onCall = { [unowned self] call, request in self.dispatch(call, request) }
         server.onClose = { [container] connection in container.forget(connection: connection) }
+        container.onUpgrade = UpgradeSteps(
+            pause: { [server] in server.pause() }, resume: { [server] in server.resume() },
+            state: { [unowned self] in self.state().encoded() },
+            become: { [unowned self] program in self.become(program) })
+        container.mounted = before?.mounted ?? false
+        upgraded = before?.waits.filter { $0.method == "Upgrade" }.map { $0.call } ?? []
         if let address = place.start.publishAddress {
             let made = try shimErrors { () throws(SysError) in try Publisher(address: address, place: place, loop: loop) }
             publisher = made
             container.onEvent = { event, again in made.publish(event, again: again) }
             try shimErrors { () throws(SysError) in try outlive() }
         }
+        if let before { server.restore(before.connections, waits: before.waits) }
         try container.takeOver()
         server.carryOnCalls()
+        guard let before else { return }
+        container.resume(before)
+        server.receiveRest()
     }
 
     /// Under containerd connections and calls go on when a shim is killed.
@@ -72,9 +87,15 @@ final class Daemon {
     /// `number` when it is open, else -1.
     private static func inherited(_ number: Int32) -> Int32 { ctr_fcntl_int(number, F_GETFD, 0) >= 0 ? number : -1 }
 
-    private static func settle() throws(ShimError) {
+    /// `kept`: beside what the keeper gives, in rising order.
+    private static func settle(keeping kept: [Int32]) throws(ShimError) {
         try shimErrors { () throws(SysError) in
-            try check("close descriptors", "", ctr_close_range(UInt32(Inherited.count), .max, 0))
+            var next = UInt32(Inherited.count)
+            for descriptor in kept {
+                if UInt32(descriptor) > next { try check("close descriptors", "", ctr_close_range(next, UInt32(descriptor) - 1, 0)) }
+                next = UInt32(descriptor) + 1
+            }
+            try check("close descriptors", "", ctr_close_range(next, .max, 0))
             try check("close descriptors on exec", "", ctr_close_range(3, .max, 4))
             // What the keeper left blocked is sorted out here: two signals are waited for, the rest is as good as unknown.
             try ProcessControl.setSignals(
@@ -158,6 +179,12 @@ final class Daemon {
             let (execID, indexSize) = try Messages.waitLog(request.payload)
             guard let process = container.find(execID) else { throw container.noExec(execID) }
             process.output.wait(call, indexSize: indexSize)
+        case "Upgrade":
+            // A call that is carried on has done what it asked for.
+            if upgraded.contains(where: { $0.connection == call.connection && $0.stream == call.stream }) {
+                return server.answer(call, .success(Messages.upgraded(version: Self.version)))
+            }
+            container.perform(.upgrade(try Container.upgradeProgram(Messages.upgrade(request.payload))), for: call)
         case "Processes": container.listExecs(call)
         case "WriteInput":
             let (execID, write) = try Messages.writeInput(request.payload)
@@ -257,6 +284,7 @@ final class Daemon {
             message.terminal = first.names.terminal ? 1 : 0
             message.input_open = first.input.isOpen ? 1 : 0
             message.shim_restarts = place.restarts
+            message.upgrades = place.upgrades
             guard let exit else { return }
             message.exited = 1
             message.exit_status = exit.outcome.code ?? 0
@@ -264,4 +292,56 @@ final class Daemon {
             message.oom_killed = exit.oom ? 1 : 0
         }
     }
+}
+
+// MARK: becoming another program
+
+extension Daemon {
+    /// What the program that this process was before has left; nil in a new process, and where it makes no sense.
+    private static func state(_ arguments: Arguments) -> ShimState? {
+        guard let descriptor = arguments.state, let bytes = try? readAll(descriptor, name: "state", limit: ShimState.limit) else {
+            return nil
+        }
+        close(descriptor)
+        return try? ShimState.decode(bytes)
+    }
+
+    private func state() -> ShimState {
+        let connections = server.connectionStates
+        // What outlives every shim is carried on from the journal, but for the upgrade itself.
+        let waits = container.waitsOfAll.filter { wait in
+            wait.method == "Upgrade" || connections.contains { $0.serial == wait.call.connection }
+        }
+        return ShimState(
+            version: Self.version, upgrades: place.upgrades + 1, restarts: place.restarts, lock: place.lock, connections: connections,
+            waits: waits, reads: container.readsOfAll, mounted: container.mounted)
+    }
+
+    /// Returns errno when the program cannot be executed; then everything is as it was.
+    private func become(_ program: String) -> Int32 {
+        let state = state()
+        guard let file = try? Container.sealed(state.encoded()), let words = try? readFile("/proc/self/cmdline", limit: 1 << 16) else {
+            return EIO
+        }
+        var arguments = words.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
+        if let old = arguments.firstIndex(of: "-state"), old + 1 < arguments.count { arguments.removeSubrange(old...(old + 1)) }
+        arguments.insert(contentsOf: ["-state", String(file.raw)], at: 1)
+        let handed = state.descriptors + [file.raw] + (3..<Inherited.count)
+        for descriptor in handed { _ = ctr_fcntl_int(descriptor, F_SETFD, 0) }
+        var copies: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) }
+        copies.append(nil)
+        var failure = EINVAL
+        copies.withUnsafeMutableBufferPointer { buffer in
+            if let base = buffer.baseAddress { _ = execve(program, base, ctr_environ()) }
+            failure = errno
+        }
+        for copy in copies { free(copy) }
+        for descriptor in handed { _ = ctr_fcntl_int(descriptor, F_SETFD, FD_CLOEXEC) }
+        return failure
+    }
+}
+
+extension ShimState {
+    /// What stays open beside the keeper's, in rising order.
+    var descriptors: [Int32] { (connections.map(\.descriptor) + [lock]).filter { $0 >= Inherited.count }.sorted() }
 }

@@ -47,7 +47,7 @@ extension Container {
                 execID: execID, number: number, directory: directory, output: Output(number: number, loop: loop, answer: answer),
                 input: Input(number: number, loop: loop, answer: answer))
             attach(process)
-            process.names = request.names
+            process.setNames(request.names)
             let file = try Linux.open(Self.processFile, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode: 0o600, at: directory.raw)
             try writeAll(file.raw, document, name: Self.processFile)
             let names = request.names
@@ -138,7 +138,8 @@ extension Container {
 
     /// Begins what may begin: execs start beside each other, but not beside what makes or ends the container.
     func startWaitingExecs() {
-        if operation?.kind.isExclusive ?? false || queue.first?.kind.isExclusive ?? false { return }
+        if operation?.kind.isExclusive ?? false { return }
+        if let following = queue.first?.kind, following.isExclusive && !following.isUpgrade { return }
         for exec in execs where exec.start != nil && exec.start?.child == 0 {
             if startsUnderWay >= Self.startLimit { return }
             if let refusal = refusalToStart(exec.execID) {
@@ -158,7 +159,7 @@ extension Container {
             if exec.names.terminal {
                 // The runtime gets no pipe: the terminal's master flows through this one.
                 let pipe = try Pipe(owner: nil)
-                if let sink = sinks.stdout { try exec.output.connect(.stdout, pipe.takeReader(), to: sink) }
+                if let sink = sinks.stdout { try exec.output.connect(.stdout, pipe.takeReader().release(), to: sink) }
                 _ = try openInputFIFO(of: exec)
                 exec.start?.console = try console(in: path(of: exec.execID), for: exec, writer: pipe.writer)
             } else {
@@ -170,13 +171,13 @@ extension Container {
                 }
                 if let sink = sinks.stdout {
                     let pipe = try Pipe(owner: owner)
-                    try exec.output.connect(.stdout, pipe.takeReader(), to: sink)
+                    try exec.output.connect(.stdout, pipe.takeReader().release(), to: sink)
                     given[1] = pipe.writer.raw
                     ends.append(pipe.writer)
                 }
                 if let sink = sinks.stderr {
                     let pipe = try Pipe(owner: owner)
-                    try exec.output.connect(.stderr, pipe.takeReader(), to: sink)
+                    try exec.output.connect(.stderr, pipe.takeReader().release(), to: sink)
                     given[2] = pipe.writer.raw
                     ends.append(pipe.writer)
                 }
@@ -199,6 +200,8 @@ extension Container {
             let group = makeGroup(for: exec)
             exec.exec?.starting = true
             exec.exec?.cgroup = group?.path
+            exec.exec?.stdoutPipe = sinks.stdout == nil ? nil : Regain.inode(given[1])
+            exec.exec?.stderrPipe = sinks.stderr == nil ? nil : Regain.inode(given[2])
             try exec.exec?.write(in: exec.pidDirectory)
             try park(exec)
             let directory = path(of: exec.execID)

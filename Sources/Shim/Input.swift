@@ -111,8 +111,7 @@ final class Input {
     func close(_ call: Call) {
         if !asked || closed || over { return answer(call, .success([])) }
         waits.append((call, Write(data: [], offset: nil, close: true)))
-        advance()
-        deliver()
+        move()
     }
 
     func write(_ call: Call, _ write: Write) {
@@ -121,8 +120,7 @@ final class Input {
             return answer(call, .failure(Status(.resourceExhausted, "too many calls wait for room in the standard input")))
         }
         waits.append((call, write))
-        advance()
-        deliver()
+        move()
     }
 
     /// Takes from the waiting calls, in their order, what there is room for.
@@ -179,9 +177,16 @@ final class Input {
     // MARK: delivery
 
     /// The pipe or the terminal takes more, or its other side is gone.
-    func writable() {
-        deliver()
-        advance()
+    func writable() { move() }
+
+    /// Until nothing more is held: then either all is delivered, or the loop tells when the other side takes more.
+    private func move() {
+        var before: Int64
+        repeat {
+            deliver()
+            before = size
+            advance()
+        } while size > before
         deliver()
     }
 

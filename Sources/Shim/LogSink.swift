@@ -28,11 +28,19 @@ class LogSink: Sink {
         }
     }
 
+    /// Entries from a position of the index on; returns the position behind the last.
+    func entries(from position: UInt64, _ body: (LogEntry) -> Void) throws(SysError) -> UInt64 {
+        try writer.entries(from: position, body)
+    }
+
+    func discard(_ stream: LogStream, before segment: UInt32) { writer.discard(stream, before: segment) }
     func end(_ stream: LogStream) { writer.end(stream) }
     func retry() { writer.retry() }
 
     /// A reader has everything up to `indexSize` of the index; whether that made room.
     func acknowledge(_ indexSize: UInt64, by connection: UInt32) -> Bool { false }
+    /// What its reader has said that it has; nil where nobody is waited for.
+    var acknowledged: UInt64? { nil }
     /// The process has ended: nothing is held back any more.
     func close() {}
     func forget(connection: UInt32) {}

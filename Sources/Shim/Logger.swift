@@ -5,7 +5,8 @@ import Logs
 import Records
 
 /// `ctr-shim log DIRECTORY [key value]…`: the logger of a container whose shim is another's. That shim starts it for `binary://…/ctr-shim?log=DIRECTORY`
-/// with the container's output as descriptors 3 and 4, and 5 to be told on that it is ready.
+/// with the container's output as descriptors 3 and 4, and 5 to be told on that it is ready. With the keys `stdout` and `stderr` it is the manager
+/// that starts it, for FIFOs into which the shim copies the output: then it goes on by itself, and what was started ends when it is ready.
 ///
 /// It writes our segments and our index, and outlives manager and shim: as long as the container writes. SIGTERM, which the shim sends when the
 /// container is deleted, makes it take what is in the pipes and end. Its lock (DIRECTORY/lock) says that it lives, its record (DIRECTORY/pid) who it is.
@@ -39,9 +40,33 @@ final class Logger {
         for index in stride(from: 0, to: words.count, by: 2) { values[words[index]] = words[index + 1] }
         guard let path = values["log"], path.hasPrefix("/") else { throw ShimError("log", values["log"] ?? "", "not an absolute path") }
         do throws(SysError) {
+            if let out = values["stdout"], let err = values["stderr"], try detach(out, err) { return }
             let logger = try Logger(path, values)
             try logger.run()
         } catch { throw ShimError(error) }
+    }
+
+    /// Goes on as a process of its own with the FIFOs as descriptors 3 and 4. True in the process that was started, once the other is ready.
+    private static func detach(_ out: String, _ err: String) throws(SysError) -> Bool {
+        var told: [Int32] = [-1, -1]
+        try check("make pipe", "", ctr_pipe2(&told, O_CLOEXEC))
+        let null = try Linux.open("/dev/null", O_RDWR).release()
+        // Before a writer comes they are neither readable nor at their end.
+        let files = [
+            null, null, null, try Linux.open(out, O_RDONLY | O_NONBLOCK | O_NOFOLLOW).release(),
+            try Linux.open(err, O_RDONLY | O_NONBLOCK | O_NOFOLLOW).release(), told[1],
+        ]
+        if try check("go on", "", ctr_clone3(0, nil, -1)) > 0 {
+            close(told[1])
+            var byte: UInt8 = 0
+            if read(told[0], &byte, 1) == 1 { return true }
+            throw SysError("log to", out, code: EIO)
+        }
+        setsid()
+        var high: [Int32] = []
+        for file in files { high.append(try check("duplicate descriptor", "", ctr_fcntl_int(file, F_DUPFD_CLOEXEC, 64))) }
+        for (target, file) in high.enumerated() { try check("duplicate descriptor", "", ctr_dup3(file, Int32(target), 0)) }
+        return false
     }
 
     /// Becomes what it has to be, and says that it is ready.
@@ -58,7 +83,8 @@ final class Logger {
         let record = PidRecord(process: try ProcessIdentity(current: getpid()), bootID: try bootID(), created: now(CLOCK_REALTIME))
         do throws(RecordError) { try record.write(in: directory.raw) } catch { throw SysError("write record", path, code: EIO) }
         writer = try LogWriter(
-            directory: directory.duplicate(), segmentBytes: number("segment") ?? StartRecord.defaultSegmentBytes)
+            directory: directory.duplicate(), segmentBytes: number("segment") ?? StartRecord.defaultSegmentBytes,
+            segmentCount: UInt32(clamping: number("count") ?? 0))
         unread = number("unread") ?? 0
         epoll = try Epoll()
         signals = try ProcessControl.signalDescriptor([SIGTERM])

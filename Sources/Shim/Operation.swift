@@ -7,6 +7,8 @@ struct Operation {
         case start, delete, pause, resume
         /// Limits as the JSON of LinuxResources.
         case update([UInt8])
+        /// To become the program at this path.
+        case upgrade(String)
         /// After a predecessor died: what of it may be left is removed.
         case clean
         /// After a predecessor died: the runtime is asked whether the container is created, running or paused.
@@ -15,9 +17,14 @@ struct Operation {
         /// Whether no exec may start meanwhile.
         var isExclusive: Bool {
             switch self {
-            case .create, .start, .delete, .clean: true
+            case .create, .start, .delete, .clean, .upgrade: true
             case .pause, .resume, .update, .inquire: false
             }
+        }
+
+        var isUpgrade: Bool {
+            if case .upgrade = self { return true }
+            return false
         }
 
         /// Whether a second call joins the first instead of following it.
@@ -35,6 +42,7 @@ struct Operation {
             case .pause: "pause"
             case .resume: "resume"
             case .update: "update"
+            case .upgrade: "check-state"
             case .inquire: "state"
             }
         }
@@ -51,6 +59,9 @@ struct Operation {
     /// What the runtime prints, where that is read.
     var output: SharedDescriptor?
     var failure: Status?
+    /// What the program of an upgrade is to say, and until when (CLOCK_MONOTONIC, nanoseconds).
+    var expected: String?
+    var limit = Int64.max
     /// Where the runtime leaves the first process's terminal.
     var console: Console?
     /// Delete of a created container: the runtime is done and init's end is awaited.

@@ -23,7 +23,15 @@ extension Container {
     /// Begins what may begin now.
     func next() {
         while operation == nil, let following = queue.first {
-            if following.kind.isExclusive && startsUnderWay > 0 {
+            if case .upgrade = following.kind {
+                // Everything that was asked for before it, and what runs, comes first.
+                if let other = queue.firstIndex(where: { !$0.kind.isUpgrade }) {
+                    queue.insert(queue.remove(at: other), at: 0)
+                    continue
+                }
+                startWaitingExecs()
+                if execs.contains(where: { $0.start != nil }) || operation != nil || queue.first?.kind != following.kind { return }
+            } else if following.kind.isExclusive && startsUnderWay > 0 {
                 // What they would make is about to end.
                 if following.kind == .delete { for exec in execs { exec.start?.cancel() } }
                 return
@@ -88,6 +96,7 @@ extension Container {
             case .none, .deleted: finish(.failure(notFound))
             case .stopped: fail(.failedPrecondition, "container \(place.id) has ended")
             }
+        case .upgrade(let program): checkUpgrade(program)
         case .clean: run(["delete", "--force"])
         case .inquire: look()
         }
@@ -235,8 +244,8 @@ extension Container {
 
     /// The container has its ends of the pipes: with ours and the keeper's closed, end of file can come.
     func handOverPipes() {
-        if stdoutWriter >= 0 { close(stdoutWriter) }
-        if stderrWriter >= 0 { close(stderrWriter) }
+        Inherited.giveBack(stdoutWriter)
+        Inherited.giveBack(stderrWriter)
         stdoutWriter = -1
         stderrWriter = -1
         place.signalKeeper(SIGUSR1)
@@ -282,6 +291,10 @@ extension Container {
     func runtimeEnded(_ pid: Int32, waitStatus: Int32) -> Bool {
         guard let running = operation, running.child == pid else { return false }
         operation?.child = 0
+        if case .upgrade(let program) = running.kind {
+            becomeUpgrade(program, waitStatus: waitStatus)
+            return true
+        }
         ended(failure: waitStatus == 0 ? nil : runtime.failure(running.kind.word, waitStatus: waitStatus))
         return true
     }
@@ -329,6 +342,7 @@ extension Container {
         case (.update, _, nil): finish(.success([]))
         case (.update, _, let failure?): finish(.failure(failure))
 
+        case (.upgrade, _, _): break
         case (.clean, _, _): finish(.success([]))
         case (.inquire, _, _):
             if phase == .running || phase == .created, let state = failure == nil ? seenState(running.output) : nil { phase = state }

@@ -24,7 +24,10 @@ final class Output {
     private var stderr = Flow()
     /// The sink that is a log, if there is one.
     private(set) var log: LogSink?
-    private var waits: [(call: Call, indexSize: UInt64)] = []
+    /// There will be one once the process runs; and whose connection asked for it before.
+    var expectsLog = false
+    private var earlyReader: UInt32?
+    private(set) var waits: [(call: Call, indexSize: UInt64)] = []
 
     /// Both streams are closed and drained; set once.
     var onEnded: () -> Void = {}
@@ -65,10 +68,10 @@ final class Output {
     // MARK: what flows where
 
     /// Lets `stream` flow from `pipe`, which is this one's from now on, into `sink`.
-    func connect(_ stream: LogStream, _ pipe: consuming Descriptor, to sink: any Sink) throws(SysError) {
+    func connect(_ stream: LogStream, _ pipe: Int32, to sink: any Sink) throws(SysError) {
         if let log = sink as? LogSink { self.log = log }
-        if sink.hasEnded(stream) { return }
-        self[stream] = Flow(pipe: pipe.release(), sink: sink)
+        if sink.hasEnded(stream) { return Inherited.giveBack(pipe) }
+        self[stream] = Flow(pipe: pipe, sink: sink)
         if master == nil { try watch(stream) }
     }
 
@@ -82,7 +85,11 @@ final class Output {
     }
 
     /// The log of a process that is known from its records alone.
-    func keep(log: LogSink) { self.log = log }
+    func keep(log: LogSink) {
+        self.log = log
+        if let earlyReader { _ = log.acknowledge(0, by: earlyReader) }
+        earlyReader = nil
+    }
 
     /// The terminal of the process, whose output is `writer`'s pipe's from now on.
     func connect(terminal: SharedDescriptor, writer: SharedDescriptor) throws(SysError) {
@@ -112,7 +119,7 @@ final class Output {
 
     private func close(_ stream: LogStream) {
         unwatch(stream)
-        if self[stream].pipe >= 0 { _ = Glibc.close(self[stream].pipe) }
+        Inherited.giveBack(self[stream].pipe)
         self[stream].pipe = -1
     }
 
@@ -269,11 +276,20 @@ final class Output {
     // MARK: waiting
 
     func wait(_ call: Call, indexSize: UInt64) {
+        if log == nil && expectsLog {
+            earlyReader = indexSize == .max ? nil : call.connection
+            return waits.append((call, indexSize))
+        }
         guard let log else { return answer(call, .failure(Status(.failedPrecondition, "the output of this process goes to no log"))) }
         log.retry()
         if log.acknowledge(indexSize, by: call.connection) { sinkHasRoom() }
         waits.append((call, indexSize))
         wakeWaits()
+    }
+
+    /// What a reader had said to the program that this one was before.
+    func acknowledge(_ indexSize: UInt64) {
+        if log?.acknowledge(indexSize, by: 0) ?? false { sinkHasRoom() }
     }
 
     private func wakeWaits() {

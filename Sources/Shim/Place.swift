@@ -21,15 +21,19 @@ final class Place {
     private let keeper: SharedDescriptor?
     /// How many shims the incarnation had before this one.
     private(set) var restarts: UInt32 = 0
-    private let lock: Int32
+    let lock: Int32
+    /// How often this process became another program.
+    let upgrades: UInt32
 
     /// Takes the lock, which waits for a predecessor's last child to let go of it, and reads what the guards were started with.
-    init(_ arguments: Arguments) throws(ShimError) {
+    /// `before`: what the program that this process was before has left; it holds the lock then.
+    init(_ arguments: Arguments, _ before: ShimState? = nil) throws(ShimError) {
         namespace = arguments.namespace
         id = arguments.id
         bundle = arguments.bundle
         bundleDirectory = try shimErrors { () throws(SysError) in try Linux.open(arguments.bundle, O_RDONLY | O_DIRECTORY).release() }
-        lock = try Self.openLock(in: bundleDirectory)
+        upgrades = before?.upgrades ?? 0
+        lock = if let before, before.lock >= Inherited.count { before.lock } else { try Self.openLock(in: bundleDirectory) }
         try shimErrors { [lock] () throws(SysError) in _ = try check("take lock of", arguments.bundle, ctr_ofd_lock(lock, true)) }
         guard let record = try recordErrors({ [bundleDirectory] () throws(RecordError) in try StartRecord.read(in: bundleDirectory) })
         else {
@@ -46,7 +50,7 @@ final class Place {
         let isKeeper = opened >= 0 && getppid() == parent
         keeper = opened >= 0 ? SharedDescriptor(Descriptor(owning: opened)) : nil
         keeperPid = isKeeper ? parent : 0
-        restarts = countStart()
+        restarts = if let before { before.restarts } else { countStart() }
     }
 
     /// Written before anything is done with it, for this shim's successors.
@@ -89,4 +93,10 @@ enum Inherited {
     static let stdoutWriter: Int32 = 9
     static let stderrWriter: Int32 = 10
     static let count: Int32 = 11
+
+    /// Closes a descriptor. One of the keeper's numbers stays taken, by /dev/null: a program that this one becomes finds no other file there.
+    static func giveBack(_ file: Int32) {
+        if file < 0 { return }
+        if file < count { _ = ctr_dup3(stdin, file, O_CLOEXEC) } else { close(file) }
+    }
 }

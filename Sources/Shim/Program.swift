@@ -22,12 +22,13 @@ public enum Program {
             action = arguments.action
             bundle = arguments.bundle
             switch arguments.action {
-            case .version: print("ctr-shim:\n  Version:  \(Daemon.version)")
+            case .version: print("ctr-shim \(Daemon.version)")
             case .info:
                 let info = try ProgramInfo.runtimeInfo(arguments)
                 try shimErrors { () throws(SysError) in try writeAll(1, info, name: "standard output") }
             case .start: print(try StartHelper.run(arguments, program: words.first ?? "ctr-shim"), terminator: "")
             case .delete: try DeleteHelper.run(arguments)
+            case .checkState: print(try CheckState.run(), terminator: "")
             case .run: try Daemon(arguments).run()
             }
             return 0

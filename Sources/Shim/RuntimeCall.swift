@@ -42,6 +42,21 @@ struct RuntimeCall {
         return try check("run", start.runtime, pid)
     }
 
+    /// Starts `program` with `words` as its arguments and `descriptors` as its 0, 1, 2 … (-1: closed); it dies with the shim.
+    static func spawn(_ program: String, _ words: [String], directory: String, _ descriptors: [Int32]) throws(SysError) -> Int32 {
+        var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) }
+        arguments.append(nil)
+        defer { for argument in arguments { free(argument) } }
+        let pid = arguments.withUnsafeBufferPointer { arguments in
+            descriptors.withUnsafeBufferPointer { descriptors in
+                ctr_spawn_with(
+                    program, arguments.baseAddress, ctr_environ(), directory, descriptors.baseAddress, Int32(descriptors.count),
+                    UInt32(CTR_SPAWN_DIE_WITH_PARENT | CTR_SPAWN_OOM_NEUTRAL))
+            }
+        }
+        return try check("run", program, pid)
+    }
+
     /// Lets the created container of our own runtime go: one byte into the FIFO at which it waits, which is what `ctrun start` does too. False
     /// when it waits no more, and for any other runtime.
     func openGate() -> Bool {

@@ -48,6 +48,8 @@ final class Server {
     }
 
     private let listener: Int32
+    /// Nothing is accepted and nothing read: the program is about to be changed.
+    private var paused = false
     private let loop: Loop
     private var connections: [Connection] = []
     private var nextSerial: UInt32 = 1
@@ -120,13 +122,63 @@ final class Server {
             })
     }
 
+    // MARK: becoming another program
+
+    func pause() {
+        paused = true
+        loop.remove(listener)
+        // Not merely without interest: a connection that is cut would be reported without end.
+        for connection in connections { loop.remove(connection.socket) }
+    }
+
+    func resume() {
+        paused = false
+        try? loop.add(listener, .readable, .listener)
+        for connection in connections { try? loop.add(connection.socket, connection.interest, .connection, number: connection.serial) }
+        receiveRest()
+    }
+
+    /// Of those that do not outlive a shim anyway.
+    var connectionStates: [ShimState.Connection] {
+        connections.filter { !$0.survives }.map { connection in
+            let rest = connection.decoder.rest
+            return ShimState.Connection(
+                descriptor: connection.socket, serial: connection.serial, lastStream: connection.lastStream, inbound: rest.bytes,
+                outbound: connection.outbound, skipped: UInt64(rest.skip))
+        }
+    }
+
+    /// The connections of the program that this process was before, and how many calls of each wait.
+    func restore(_ states: [ShimState.Connection], waits: [ShimState.Wait]) {
+        for state in states {
+            let connection = Connection(serial: state.serial, socket: state.descriptor)
+            connection.decoder = FrameDecoder(rest: state.inbound, skip: Int(clamping: state.skipped))
+            connection.outbound = state.outbound
+            connection.lastStream = state.lastStream
+            connection.calls = waits.reduce(0) { $0 + ($1.call.connection == state.serial ? 1 : 0) }
+            connection.awaitsRoom = !state.outbound.isEmpty
+            if (try? loop.add(state.descriptor, connection.interest, .connection, number: state.serial)) == nil { continue }
+            connections.append(connection)
+            nextSerial = max(nextSerial, state.serial &+ 1)
+        }
+    }
+
+    /// Handles whole frames that were read before and not looked at.
+    func receiveRest() {
+        for connection in connections { handleFrames(of: connection) }
+    }
+
+    private func handleFrames(of connection: Connection) {
+        while !paused, find(connection.serial) === connection, let event = connection.decoder.next() { handle(event, of: connection) }
+    }
+
     private func find(_ serial: UInt32) -> Connection? {
         for connection in connections where connection.serial == serial { return connection }
         return nil
     }
 
     func handle(_ serial: UInt32, _ events: Epoll.Interest) {
-        guard let connection = find(serial) else { return }
+        guard !paused, let connection = find(serial) else { return }
         if events.contains(.writable) { flush(connection) }
         if events.isDisjoint(with: [.readable, .hangUp, .error]) { return }
         if connection.survives { receiveWhole(connection) } else { receive(connection) }
@@ -136,7 +188,7 @@ final class Server {
 
     /// Takes whole requests alone, each once the journal has it: what this shim has not done when it dies is there for the next.
     private func receiveWhole(_ connection: Connection) {
-        for _ in 0..<64 {
+        for _ in 0..<64 where !paused {
             var header = [UInt8](repeating: 0, count: Frame.headerLength)
             let seen = recv(connection.socket, &header, header.count, Int32(MSG_PEEK) | Int32(MSG_DONTWAIT))
             if seen < 0 && (errno == EAGAIN || errno == EINTR) { return }
@@ -160,14 +212,14 @@ final class Server {
             if find(connection.serial) !== connection || !connection.survives { return }
         }
         // There may be more; the others come first.
-        loop.modify(connection.socket, connection.interest, .connection, number: connection.serial)
+        if !paused { loop.modify(connection.socket, connection.interest, .connection, number: connection.serial) }
     }
 
     /// Something of it is only in this shim's memory now: it ends with the shim.
     private func becomeOrdinary(_ connection: Connection) {
         connection.survives = false
         survivors?.forget(connection.serial)
-        loop.modify(connection.socket, connection.interest, .connection, number: connection.serial)
+        if !paused { loop.modify(connection.socket, connection.interest, .connection, number: connection.serial) }
     }
 
     private func receive(_ connection: Connection) {
@@ -177,7 +229,7 @@ final class Server {
             return got > 0 ? got : got == 0 ? 0 : Int(-errno)
         }
         if got == 0 || (got < 0 && got != -Int(EAGAIN) && got != -Int(EINTR)) { return drop(connection) }
-        while find(connection.serial) != nil, let event = connection.decoder.next() { handle(event, of: connection) }
+        handleFrames(of: connection)
         // Between frames the decoder keeps no buffer: a large request does not stay in memory after its answer.
         if !connection.decoder.isInsideFrame { connection.decoder = FrameDecoder() }
     }
@@ -234,7 +286,7 @@ final class Server {
         if written < 0 && written != -Int(EAGAIN) && written != -Int(EINTR) { return drop(connection) }
         let rest = connection.outbound.count - max(written, 0)
         connection.outbound = rest == 0 ? [] : Array(connection.outbound.suffix(rest))
-        if connection.awaitsRoom == (rest > 0) { return }
+        if connection.awaitsRoom == (rest > 0) || paused { return connection.awaitsRoom = rest > 0 }
         connection.awaitsRoom = rest > 0
         // An answer that is half in the socket cannot be carried on.
         if rest > 0 && connection.survives { return becomeOrdinary(connection) }

@@ -48,6 +48,6 @@ public struct Configuration: Equatable, Sendable {
 
 /// The release of this manager.
 public enum Version {
-    public static let text = "0.1.0"
+    public static let text = Release.version
     public static let api = "ctr.v1"
 }

@@ -90,18 +90,14 @@ actor ForeignInput {
 
     private func open() async throws -> any Channel {
         if let channel, channel.isActive { return channel }
-        let file: Descriptor
-        // Without a reader there is none to come: the shim opened its end before it started the process.
-        do throws(SysError) { file = try Linux.open(directory + "/stdin", O_WRONLY | O_NONBLOCK | O_NOFOLLOW) } catch {
-            if error.code == ENXIO { throw Status(.failedPrecondition, "the process reads its standard input no more") }
-            throw error
-        }
+        // For reading too, since the shim may not have opened its end yet. That nobody reads any more is seen by the end of the process.
+        let file = try Linux.open(directory + "/stdin", O_RDWR | O_NONBLOCK | O_NOFOLLOW)
         let made = try await NIOPipeBootstrap(group: executor.loop).takingOwnershipOfDescriptor(output: file.release()).get()
         channel = made
         return made
     }
 
-    /// Lets go of the write end.
+    /// Lets go of the write end; what waits to be written fails.
     func close() {
         channel?.close(promise: nil)
         channel = nil

@@ -15,22 +15,36 @@ extension ForeignShim {
 
     // MARK: streams
 
-    /// The caller's streams in the words of any shim: output to `ctr-shim log`, input from a FIFO.
+    /// The caller's streams in the words of any shim: output to `ctr-shim log`, which the shim starts; input from a FIFO. runc's shim has no input
+    /// for a process with such a logger, unless it has a terminal: then the output goes into FIFOs too, and the manager starts the logger.
     func prepare(_ exec: String, _ wanted: ShimStreams) async throws -> ShimStreams {
         let (log, home) = (log(of: exec), exec.isEmpty ? bundle : directory(of: exec))
+        var options = [("log", log)]
+        if wanted.terminal { options.append(("terminal", "1")) }
+        if wanted.stdout == "log:attached" { options += [("unread", "\(Self.unreadLimit)"), ("segment", "\(Self.unreadSegment)")] }
         var streams = ShimStreams(terminal: wanted.terminal)
-        var logger = "binary://\(Self.escaped(configuration.shim))?log=\(Self.escaped(log))"
-        if wanted.terminal { logger += "&terminal=1" }
-        if wanted.stdout == "log:attached" { logger += "&unread=\(Self.unreadLimit)&segment=\(Self.unreadSegment)" }
-        streams.stdout = logger
-        if !wanted.terminal { streams.stderr = logger }
-        if !wanted.stdin.isEmpty { streams.stdin = home + "/stdin" }
+        var fifos: [String] = []
+        if !wanted.stdin.isEmpty {
+            streams.stdin = home + "/stdin"
+            fifos.append("stdin")
+        }
+        if wanted.stdin.isEmpty || wanted.terminal {
+            streams.stdout =
+                "binary://\(Self.escaped(configuration.shim))?" + options.map { "\($0.0)=\(Self.escaped($0.1))" }.joined(separator: "&")
+            if !wanted.terminal { streams.stderr = streams.stdout }
+        } else {
+            (streams.stdout, streams.stderr) = (home + "/stdout", home + "/stderr")
+            fifos += ["stdout", "stderr"]
+            options += [("stdout", streams.stdout), ("stderr", streams.stderr)]
+        }
         let start = ForeignStart(configuration: configuration, namespace: namespace, id: id)
+        let (words, names) = (options.flatMap { [$0.0, $0.1] }, fifos)
         try await executor.blocking {
             try makeDirectory(log, mode: 0o700)
-            guard !wanted.stdin.isEmpty else { return }
+            guard !names.isEmpty else { return }
             let opened = try Linux.open(home, O_RDONLY | O_DIRECTORY)
-            try start.makeFIFO("stdin", in: opened.raw)
+            for name in names { try start.makeFIFO(name, in: opened.raw) }
+            if names.contains("stdout"), ForeignLog.logger(log) == nil { try start.startLogger(words) }
         }
         return streams
     }

@@ -76,6 +76,7 @@ struct ForeignRuntime: Equatable, Sendable {
             "the exit status is lost when the shim is killed, unless this manager runs at the container's end and the kernel is 6.15 or newer",
             "an exit status of 128 + n may be the program's own or signal n: this shim does not tell them apart",
             "a killed logger (ctr-shim log) is not replaced: what the container writes afterwards is lost, and its log says so",
+            "output of a process with an open standard input, or with a terminal, passes through the shim and is lost when that is killed",
             "input that was under way when the manager was killed may reach the process twice",
             "SIGKILL to an exec reaches its first process, not what that started; what that writes later is lost",
             "the root file system is mounted on the host while the container exists",

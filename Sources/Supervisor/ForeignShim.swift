@@ -11,7 +11,7 @@ import TTRPC
 /// asks the shim for what every shim does, and does itself what only ours does. Whatever it has to remember is in records in the bundle, where the
 /// next manager finds it.
 final class ForeignShim: Sendable {
-    /// How long the last of a terminal's output is waited for.
+    /// How long output that the shim copies is waited for after the end.
     private static let drainTime = TimeAmount.seconds(2)
 
     let supervisor: Supervisor
@@ -65,9 +65,7 @@ final class ForeignShim: Sendable {
             return !state.begun && !state.isClosed
         }
         guard first else { return }
-        let messages = ForeignMessages(
-            path: bundle + "/log", logger: supervisor.logger, context: ["container": "\(id.prefix(12))", "shim": "\(runtime.file)"],
-            executor.loop)
+        let messages = ForeignStart(configuration: configuration, namespace: namespace, id: id).messages(of: runtime, supervisor)
         state.withLock { $0.messages = messages }
         executor.spawn { [self] in
             let execs = (try? await executor.blocking { [self] in execNames() }) ?? []
@@ -185,6 +183,7 @@ final class ForeignShim: Sendable {
     {
         let answer: Containerd_Task_V2_WaitResponse = try await task(connection, "Wait", request, nil)
         let exec = request.execID
+        forgetInput(of: exec)
         try await executor.blocking { [self] in
             let pids = try Linux.open(exec.isEmpty ? bundle : directory(of: exec), O_RDONLY | O_DIRECTORY)
             let exits = try Linux.open(exec.isEmpty ? records : directory(of: exec), O_RDONLY | O_DIRECTORY)
@@ -193,9 +192,9 @@ final class ForeignShim: Sendable {
             try ExitRecord(process: process, status: answer.exitStatus, exitedAt: answer.exitedAt.nanoseconds, cgroup: group)?
                 .write(in: exits.raw)
         }
-        // The shim keeps the pipes open until Delete, so their end never comes by itself. With the first process its namespace has ended, and all
-        // that anybody wrote is in the pipes. What comes from a terminal is still being copied by the shim, which then closes.
-        if try await hasTerminal(exec) {
+        // A logger's pipes the shim keeps open until Delete, so their end never comes by itself. With the first process its namespace has ended, and
+        // all that anybody wrote is in them. What the shim itself copies, from a terminal or into FIFOs, may still be under way; then it closes.
+        if try await isCopied(exec) {
             _ = executor.loop.scheduleTask(in: Self.drainTime) { [self] in
                 _ = executor.spawn { await self.endLogger(of: exec) }
             }
@@ -205,12 +204,17 @@ final class ForeignShim: Sendable {
         return answer
     }
 
-    private func hasTerminal(_ exec: String) async throws -> Bool {
-        if exec.isEmpty { return supervisor.registry.state(id)?.container.config.terminal ?? false }
+    /// Whether a process's output passes through the shim.
+    private func isCopied(_ exec: String) async throws -> Bool {
+        if exec.isEmpty {
+            let config = supervisor.registry.state(id)?.container.config
+            return config?.terminal == true || config?.openStdin == true
+        }
         let home = directory(of: exec)
         return try await executor.blocking {
             let opened = try Linux.open(home, O_RDONLY | O_DIRECTORY)
-            return try ExecRecord.read(in: opened.raw)?.terminal ?? false
+            guard let record = try ExecRecord.read(in: opened.raw) else { return false }
+            return record.terminal || !record.stdin.isEmpty
         }
     }
 
@@ -249,9 +253,15 @@ final class ForeignShim: Sendable {
     // MARK: logs
 
     /// Waits until the log is longer than `indexSize` or nothing will be added to it: also when the shim is gone, whose logger lives on. nil when
-    /// there is no log yet.
-    func waitLog(exec: String, indexSize: UInt64) async throws -> (indexSize: UInt64, ended: Bool)? {
+    /// there is no log yet. At `until` (CLOCK_REALTIME, nanoseconds) it is over.
+    func waitLog(exec: String, indexSize: UInt64, until: Int64? = nil) async throws -> (indexSize: UInt64, ended: Bool)? {
         let directory = log(of: exec)
+        let alarm = until.map { until in
+            executor.loop.scheduleTask(in: .nanoseconds(max(until - now(CLOCK_REALTIME), 0))) { [supervisor] in
+                supervisor.logWatch.poke(directory)
+            }
+        }
+        defer { alarm?.cancel() }
         guard let news = try? supervisor.logWatch.subscribe(directory) else { return nil }
         if !exec.isEmpty { try await acknowledge(exec, indexSize) }
         while true {
@@ -262,6 +272,7 @@ final class ForeignShim: Sendable {
                 let begun = try await executor.blocking { ForeignLog.hasBegun(directory) }
                 if !begun { return (indexSize, true) }
             }
+            if let until, until <= now(CLOCK_REALTIME) { return (indexSize, true) }
             try await news.change(after: generation)
         }
     }

@@ -33,18 +33,21 @@ struct ForeignStart: Sendable {
     }
 
     /// Runs `PROGRAM … start` and writes down what it answered. Nothing of the container exists before that record.
-    func run(_ runtime: ForeignRuntime, _ bundle: Int32, incarnation: UInt32, bootID: String, lock: Int32) throws {
+    /// `messages` takes what the shim says into the FIFO meanwhile.
+    func run(
+        _ runtime: ForeignRuntime, _ bundle: Int32, incarnation: UInt32, bootID: String, lock: Int32, messages: () -> ForeignMessages
+    ) throws {
         guard configuration.eventsAddress != nil else {
             throw failure("the address \(configuration.address) is too long for its event socket (101 bytes at most)")
         }
         let program = try runtime.find(configuration)
-        // The shim opens it for writing, which waits for a reader.
-        let log = try Linux.open("log", O_RDWR | O_NONBLOCK | O_NOFOLLOW, at: bundle)
+        // The shim opens it for writing, which waits for a reader, and waits again when that does not read.
+        let reader = messages()
+        defer { reader.close() }
         var output = try call(program, ["start"], input: [], lock: lock, deadline: Self.startDeadline)
         if output.status != 0, String(decoding: output.bytes, as: UTF8.self).contains("deprecated API") {
             output = try call(program, ["start"], input: bootstrap(), lock: lock, deadline: Self.startDeadline)
         }
-        _ = consume log
         guard output.status == 0 else {
             let text = output.text.isEmpty ? "it ended with status \(output.status)" : output.text.shown
             throw failure("\(runtime.file): \(text)")
@@ -56,6 +59,13 @@ struct ForeignStart: Sendable {
             throw failure("\(runtime.file) answered with an address that is no Unix socket: \(answer.address.shown)")
         }
         try record.write(in: bundle)
+    }
+
+    /// Reads what the shim says, from now on.
+    func messages(of runtime: ForeignRuntime, _ supervisor: Supervisor) -> ForeignMessages {
+        ForeignMessages(
+            path: bundle + "/log", logger: supervisor.logger, context: ["container": "\(id.prefix(12))", "shim": "\(runtime.file)"],
+            supervisor.executor.loop)
     }
 
     private func failure(_ text: String) -> SupervisorError {
@@ -88,6 +98,14 @@ struct ForeignStart: Sendable {
                 "PATH=" + path, "TTRPC_ADDRESS=" + (configuration.eventsAddress ?? ""), "GRPC_ADDRESS=" + configuration.address,
                 "NAMESPACE=" + namespace, "MAX_SHIM_VERSION=2", "GOMAXPROCS=2",
             ], directory: bundle, input: input, keeping: lock, deadline: deadline)
+    }
+
+    /// Starts `ctr-shim log` in the guards' control group; returns when it is ready.
+    func startLogger(_ words: [String]) throws {
+        let arguments = ["ctr-shim", "into", configuration.guardsCgroupPath(id), configuration.shim] + words
+        let output = try ForeignProgram.run(
+            configuration.shim, arguments, environment: [], directory: bundle, input: [], keeping: -1, deadline: Self.startDeadline)
+        if output.status != 0 { throw failure("start logger: \(output.text.shown)") }
     }
 
     // MARK: the end

@@ -1,8 +1,10 @@
 import CtrProto
 import Glibc
 import Linux
+import LogDrivers
 import Logging
 import NIOCore
+import OCI
 import Store
 import SwiftProtobuf
 import TTRPC
@@ -34,6 +36,9 @@ actor Instance {
     var link: Task<Void, Never>?
     var connection: ShimConnection?
     var linkWaiters: [CheckedContinuation<Void, Never>] = []
+    /// What the log driver makes of the output, where it makes anything, and its work while it is at it.
+    var logDriver: LogDriver?
+    var logDriverTask: Task<Void, Never>?
     /// Open from the moment the task runs: with them the end of a process is seen, and what the kernel still knows of it.
     var initProcess: ProcessHandle?
     var initWatch: UInt64?
@@ -44,6 +49,8 @@ actor Instance {
     var guardLosses = 0
     var regains: [NIODeadline] = []
     var foreignShim: ForeignShim?
+    /// What execs take over from the container's own process.
+    var startedProcess: (incarnation: UInt32, process: JSON)?
     /// Every exec that was not forgotten, by id.
     var execs: [String: ExecProcess] = [:]
 

@@ -31,6 +31,7 @@ extension Instance {
         state.row.phase = .removing
         if !implied && !undone { try await supervisor.store.commit([.setPhase(id: id, .removing)], events: []) }
         try await endGuards(force: true)
+        await finishLog()
         let leftovers = leftovers
         let hierarchies = supervisor.host.cgroups
         let (supervisor, namespace, id) = (supervisor, namespace, id)

@@ -66,8 +66,8 @@ extension Instance {
         if let status = found?.reapedByKeeper {
             return await finish(ExitRow(code: exitCode(waitStatus: status), source: "reaped", exited: time))
         }
-        if let status = initProcess?.exitStatus {
-            return await finish(ExitRow(code: exitCode(waitStatus: status), source: "pidfd", exited: time))
+        if let process = initProcess, process.hasEnded, let (status, source) = process.testimony {
+            return await finish(ExitRow(code: exitCode(waitStatus: status), source: source, exited: time))
         }
         let guards = foreign == nil ? "shim and keeper" : "the shim"
         let reason =

@@ -224,7 +224,10 @@ extension Instance {
     /// Finds out what became of the task while no manager looked, and goes on watching it. Returns with a verdict, or when the shim is
     /// silent.
     func adopt() async throws {
-        try await perform(.adopt) { instance in try await instance.adoptNow() }
+        try await perform(.adopt) { instance in
+            try await instance.adoptNow()
+            instance.driveLog()
+        }
     }
 
     private func adoptNow() async throws {

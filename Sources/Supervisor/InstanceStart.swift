@@ -129,7 +129,10 @@ extension Instance {
     /// without being told.
     private var streams: ShimStreams {
         let config = state.container.config
-        return ShimStreams(terminal: config.terminal, stdin: config.openStdin ? "spool:" : "")
+        // Kept nowhere, but read all the same, so that no pipe fills.
+        let output = keepsNoLog ? "file:///dev/null" : ""
+        return ShimStreams(
+            terminal: config.terminal, stdin: config.openStdin ? "spool:" : "", stdout: output, stderr: config.terminal ? "" : output)
     }
 
     /// Create and Start, as far as they are not done.
@@ -168,5 +171,6 @@ extension Instance {
             task.row.error = ""
         }
         attach(connection, info)
+        driveLog()
     }
 }

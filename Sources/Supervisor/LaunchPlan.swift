@@ -82,13 +82,32 @@ struct LaunchPlan: Sendable {
             try foreignStart.prepare(bundle.raw, incarnation: incarnation)
             return bundle
         }
-        let record = StartRecord(
+        var start = StartRecord(
             runtime: runtime, runtimeRoot: configuration.runtimeRoot(state.namespace), rootfsMode: usesOwnRuntime ? .detached : .mounted,
             socket: configuration.socket(state.namespace, state.id, incarnation),
             incarnationDirectory: configuration.incarnationDirectory(state.namespace, state.id, incarnation), keeper: configuration.keeper
-        ).record
-        try record.write(to: StartRecord.fileName, in: bundle.raw, durable: false)
+        )
+        if let options = state.container.config.logSettings {
+            start.segmentBytes = options.segmentBytes
+            start.segmentCount = options.segmentCount
+        }
+        tellGuards(&start, spec)
+        try start.record.write(to: StartRecord.fileName, in: bundle.raw, durable: false)
         return bundle
+    }
+
+    /// What the helper would find in config.json and mountinfo, so that it need not read them. A user namespace is left to it.
+    private func tellGuards(_ start: inout StartRecord, _ spec: JSON) {
+        guard spec["linux"]?["uidMappings"] == nil, spec["linux"]?["gidMappings"] == nil,
+            let parts = spec["linux"]?["cgroupsPath"]?.stringValue?.split(separator: "/"), parts.count >= 3
+        else { return }
+        let path = "/" + parts.dropLast(2).joined(separator: "/") + "/shims/" + state.id
+        let account = spec["process"]?["user"]
+        let hierarchies = supervisor.host.cgroups
+        start.pipeUser = UInt32(truncatingIfNeeded: account?["uid"]?.integerValue ?? 0)
+        start.pipeGroup = UInt32(truncatingIfNeeded: account?["gid"]?.integerValue ?? 0)
+        start.guardsUnified = hierarchies.unified.map { $0 + path } ?? ""
+        start.guardsSystemd = hierarchies.v1.first { $0.controllers == "name=systemd" }.map { $0.mountPoint + path } ?? ""
     }
 
     private func writeIntent() throws {
@@ -111,7 +130,9 @@ struct LaunchPlan: Sendable {
         let lock = try Linux.open(Self.helperLock, O_RDWR | O_CREAT, mode: 0o600, at: bundle)
         try check("lock", Self.helperLock, ctr_ofd_lock(lock.raw, true))
         if let foreign {
-            return try foreignStart.run(foreign, bundle, incarnation: incarnation, bootID: supervisor.host.bootID, lock: lock.raw)
+            return try foreignStart.run(foreign, bundle, incarnation: incarnation, bootID: supervisor.host.bootID, lock: lock.raw) {
+                foreignStart.messages(of: foreign, supervisor)
+            }
         }
         let output = try Helper.run(
             configuration.shim,

@@ -56,7 +56,10 @@ final class LogSession: @unchecked Sendable {
             if !(try prepare()) { return reader == nil && search == nil ? .idle(0) : .searching }
         }
         if !places.isEmpty { return .message(encoded(places.removeFirst())) }
-        guard let (piece, buffer) = try read() else {
+        var next = try read()
+        // The end of one stream is no message of its own: `ended` tells of both.
+        while let (piece, _) = next, case .end = piece.kind { next = try read() }
+        guard let (piece, buffer) = next else {
             return reader?.ended == true ? .ended : .idle(reader?.indexPosition ?? 0)
         }
         return .message(message(piece, buffer))
@@ -116,9 +119,11 @@ final class LogSession: @unchecked Sendable {
         return true
     }
 
-    /// Tells a client that follows where it began, so that it can come back there though nothing came yet.
+    /// Tells a client that follows where it began, so that it can come back there though nothing came yet. Who asked for the last lines is
+    /// told of every stream: what comes after this answer is behind them.
     private func places(_ range: LogReader.Range) -> [Ctr_V1_ReadLogsResponse] {
-        LogStream.allCases.filter { range.streams.contains($0) && range.cursors[$0] != .start }.map { stream in
+        let tells = wanted.tail != nil
+        return LogStream.allCases.filter { range.streams.contains($0) && (tells || range.cursors[$0] != .start) }.map { stream in
             var place = Ctr_V1_ReadLogsResponse()
             place.stream = stream.message
             place.segment = range.cursors[stream].segment

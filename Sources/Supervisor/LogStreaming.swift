@@ -153,13 +153,14 @@ extension Instance {
         while true {
             try Task.checkCancellation()
             guard incarnation == number, let task = state.task else { return (indexSize, true) }
+            if state.row.phase == .removing && connection == nil { return (indexSize, true) }
             let left = until.map { $0 - now(CLOCK_REALTIME) }
             if let left, left <= 0 { return (indexSize, true) }
             let timeout = left.map { TimeAmount.nanoseconds($0) }
             if let foreign {
-                if let news = try await foreign.waitLog(exec: exec, indexSize: indexSize) { return news }
+                if let news = try await foreign.waitLog(exec: exec, indexSize: indexSize, until: until) { return news }
                 if task.row.phase.hasEnded { return (indexSize, true) }
-                await linkChange()
+                await linkChange(within: timeout)
                 continue
             }
             if let connection {
@@ -179,7 +180,8 @@ extension Instance {
                     // A foreign shim tells of nothing; the end of the task is the next news.
                     if task.row.phase.hasEnded { return (indexSize, true) }
                 }
-            } else if task.row.phase.hasEnded && (task.guards == .none || link == nil) || task.guards == .lost {
+            } else if task.row.phase.hasEnded && (task.guards == .none || link == nil) {
+                // While it runs without guards its log may go on: new ones find its pipes again.
                 return (indexSize, true)
             }
             await linkChange(within: timeout)
@@ -187,7 +189,7 @@ extension Instance {
     }
 
     /// Returns at the next change of the link, after a while, or when the caller is cancelled.
-    private func linkChange(within timeout: TimeAmount?) async {
+    func linkChange(within timeout: TimeAmount?) async {
         let alarm = timeout.map { timeout in
             executor.loop.scheduleTask(in: timeout) { [self] in _ = executor.spawn { await self.newsOfLink() } }
         }

@@ -27,6 +27,25 @@ final class ProcessHandle: Sendable {
         return poll(&item, 1, 0) > 0
     }
 
+    /// How it ended, in wait(2)'s encoding, for a process that ``hasEnded``, and how that is known: the kernel still knows after somebody reaped it
+    /// (Linux 6.15), or nobody has and its zombie says so. nil when nobody knows any more.
+    var testimony: (status: Int32, source: String)? {
+        if let status = exitStatus { return (status, "pidfd") }
+        if let status = zombieStatus { return (status, "zombie") }
+        // Reaped between the two looks.
+        return exitStatus.map { ($0, "pidfd") }
+    }
+
+    /// Field 52 of /proc/PID/stat (proc(5)).
+    private var zombieStatus: Int32? {
+        guard let stat = try? readFile("/proc/\(identity.pid)/stat", limit: 4096), let end = stat.lastIndex(of: UInt8(ascii: ")")),
+            ProcessIdentity.startTime(inStat: stat) == identity.startTime
+        else { return nil }
+        let fields = stat[(end + 1)...].split(whereSeparator: { $0 == 0x20 || $0 == 0x0a })
+        guard fields.count > 49, fields[0].elementsEqual("Z".utf8) else { return nil }
+        return Int32(String(decoding: fields[49], as: UTF8.self))
+    }
+
     /// What the kernel still knows after somebody reaped it (Linux 6.15), in wait(2)'s encoding; nil when it does not.
     var exitStatus: Int32? {
         var status: Int32 = 0

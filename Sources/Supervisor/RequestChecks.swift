@@ -1,5 +1,6 @@
 import CtrProto
 import Glibc
+import LogDrivers
 import TTRPC
 
 /// What a request for a new container may contain. Everything here is the client's word, and becomes paths, arguments and limits.
@@ -48,6 +49,9 @@ struct RequestChecks {
         if !config.stopSignal.isEmpty && Signals.number(config.stopSignal) == nil {
             throw refuse("unknown stop signal \"\(config.stopSignal.shown)\"")
         }
+        do throws(LogOptionError) { _ = try LogOptions(driver: config.logDriver, options: config.logOptions) } catch {
+            throw refuse(error.description)
+        }
         if !config.runtime.isEmpty && !config.runtime.hasPrefix("/") && ForeignRuntime(config.runtime) == nil {
             throw refuse(
                 "runtime \"\(config.runtime.shown)\" is neither an absolute path nor the name of a containerd shim (io.containerd.NAME.VERSION)"
@@ -80,6 +84,7 @@ struct RequestChecks {
 
     /// What only the host can tell. Blocking.
     func checkHost(_ configuration: Configuration) throws(SupervisorError) {
+        do throws(LogOptionError) { try logOptions?.checkHost() } catch { throw refuse(error.description) }
         let runtime = request.config.runtime
         if let foreign = ForeignRuntime(runtime) {
             _ = try foreign.find(configuration)
@@ -89,5 +94,7 @@ struct RequestChecks {
     }
 
     /// Whether the host has to be looked at.
-    var concernsHost: Bool { !request.config.runtime.isEmpty }
+    var concernsHost: Bool { !request.config.runtime.isEmpty || logOptions?.hasFollower == true }
+
+    private var logOptions: LogOptions? { try? LogOptions(driver: request.config.logDriver, options: request.config.logOptions) }
 }

@@ -82,7 +82,7 @@ struct ResourceLimits: Equatable, Sendable {
             let ends = part.split(separator: "-", omittingEmptySubsequences: false)
             let values = ends.compactMap { end in end.utf8.allSatisfy { $0 & 0xf0 == 0x30 && $0 < 0x3a } ? Int(end) : nil }
             guard values.count == ends.count, (1...2).contains(values.count), let first = values.first, let last = values.last,
-                first <= last, last < 8192
+                first <= last, last < 1 << 16
             else { return nil }
             found.formUnion(first...last)
         }

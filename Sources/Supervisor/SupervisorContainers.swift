@@ -18,6 +18,7 @@ extension Supervisor {
         let checks = RequestChecks(request: request)
         try checks.check()
         if !request.id.isEmpty, let instance = registry.instance(request.id) { return try await again(request, instance) }
+        try checkLogFile(request)
         try host.check(request.config, container: request.name.isEmpty ? String(request.id.prefix(12)) : request.name)
         let (manifest, _) = try catalog.resolve(namespace: request.namespace, request.image, operation: "create container", exitCode: 125)
         let command = try await command(of: request, manifest, checks)
@@ -73,6 +74,8 @@ extension Supervisor {
         container.imageID = manifest.description
         container.config = request.config
         container.command = command
+        container.logPath =
+            request.config.logSettings?.file(directory: configuration.containerDirectory(request.namespace, id), id: id) ?? ""
         container.createdAt = now(CLOCK_REALTIME).timestamp
         let row = ContainerRow(
             id: id, namespace: request.namespace, name: name, phase: request.startNow ? .creating : .created,

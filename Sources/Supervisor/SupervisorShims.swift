@@ -67,7 +67,9 @@ extension Supervisor {
             try Helper.run(program, ["ctr-shim", "-v"], directory: "/", deadline: Self.versionDeadline)
         }
         guard let output, output.status == 0 else { return "" }
-        return output.text.split(separator: " ").last.map(String.init) ?? ""
+        let words = String(decoding: output.bytes, as: UTF8.self).split(whereSeparator: \.isWhitespace)
+        guard let label = words.firstIndex(of: "Version:"), label + 1 < words.count else { return "" }
+        return String(words[label + 1])
     }
 }
 
@@ -85,7 +87,9 @@ extension ContainerState {
         message.version = task.shim.version
         message.restarts = task.shim.restarts
         message.upgrades = task.shim.upgrades
-        message.outdated = !task.shim.version.isEmpty && !current.isEmpty && task.shim.version != current
+        message.outdated =
+            ForeignRuntime(container.config.runtime) == nil && !task.shim.version.isEmpty && !current.isEmpty
+            && task.shim.version != current
         return message
     }
 }

@@ -57,6 +57,15 @@ public struct FrameDecoder: Sendable {
 
     public init() {}
 
+    /// Goes on where another has stopped: with bytes that were fed and not taken, and a number of bytes to pass over.
+    public init(rest: [UInt8], skip: Int) {
+        buffer = rest
+        self.skip = skip
+    }
+
+    /// What ``init(rest:skip:)`` takes.
+    public var rest: (bytes: [UInt8], skip: Int) { (Array(buffer[start...]), skip) }
+
     /// Whether a frame has begun and not ended: a connection that closes now was cut in its middle.
     public var isInsideFrame: Bool { skip > 0 || buffer.count > start }
 

@@ -133,6 +133,47 @@ def restart(sides, count, rounds):
     return True
 
 
+def logs(sides, rounds, size):
+    """Output that a container writes as fast as it can: from its start until its last byte can be read."""
+    program = Path(sides[0].world.directory) / "lines"
+    subprocess.run(["cc", "-O2", "-static", "-o", program, Path(__file__).resolve().parent / "lines.c"], check=True)
+    program.chmod(0o755)
+    ok = True
+    for chunk, total, limits in ((65520, size, True), (80, size // 16, False)):
+        total -= total % 80
+        print(f"{total >> 20} MiB of lines of 80 bytes, {chunk} bytes at a time, {rounds} interleaved rounds: until the last byte can be read")
+        speeds = {name: [] for name in ["cat"] + [s.name for s in sides]}
+        reading, lost = [], {s.name: 0 for s in sides}
+        for _ in range(rounds):
+            started = time.monotonic()
+            subprocess.run(f"{program} {total} {chunk} | cat > {program}.out", shell=True, check=True)
+            speeds["cat"].append(total / 1e6 / (time.monotonic() - started))
+            Path(f"{program}.out").unlink()
+            for side in sides:
+                started = time.monotonic()
+                side.write_lines(program, total, chunk)
+                speeds[side.name].append(total / 1e6 / (time.monotonic() - started))
+                started = time.monotonic()
+                lost[side.name] += total - side.kept()
+                if side.name == "ctrd":
+                    reading.append(total / 1e6 / (time.monotonic() - started))
+        medians = {name: median(values) for name, values in speeds.items()}
+        ours = medians["ctrd"]
+        for name, wanted in (("cat", 0.8), ("containerd", 1.5), ("podman", 3.0)):
+            if name not in medians:
+                continue
+            held = ours >= wanted * medians[name]
+            verdict = f"   [{'ok' if held else 'MISSED'}: at least {wanted} of it]" if limits else ""
+            ok &= held or not limits
+            label = "producer | cat > file" if name == "cat" else name
+            print(f"  {label:34} ctrd {ours:.0f} MB/s   {name} {medians[name]:.0f} MB/s ({ours / medians[name]:.2f}){verdict}", flush=True)
+        print(f"  {'all of it by ctrctl logs':34} {median(reading):.0f} MB/s")
+        dropped = {name: count for name, count in lost.items() if count}
+        ok &= "ctrd" not in dropped
+        print(f"  {'dropped':34} " + (", ".join(f"{name} {count} bytes" for name, count in dropped.items()) or "nothing"), flush=True)
+    return ok
+
+
 def versions(sides):
     def first(*command):
         try:
@@ -153,11 +194,13 @@ def main():
     parser.add_argument("--settle", type=float, default=60, help="seconds between the output and the memory figure")
     parser.add_argument("--restart", type=int, default=200, help="containers of the restart figure")
     parser.add_argument("--restarts", type=int, default=3, help="restarts")
-    parser.add_argument("--only", choices=["run", "memory", "list", "restart"], action="append")
+    parser.add_argument("--log-rounds", type=int, default=5, help="rounds of the log figure")
+    parser.add_argument("--log-bytes", type=int, default=1 << 30, help="bytes of output of the log figure")
+    parser.add_argument("--only", choices=["run", "memory", "list", "restart", "logs"], action="append")
     parser.add_argument("--without", choices=["containerd", "podman"], action="append", default=[])
     parser.add_argument("--json", help="also write the arguments and the verdict there")
     options = parser.parse_args()
-    chosen = options.only or ["run", "memory", "list", "restart"]
+    chosen = options.only or ["run", "memory", "list", "restart", "logs"]
     sides = [Ctrd()]
     for name, kind in (("containerd", Containerd), ("podman", Podman)):
         if name not in options.without and shutil.which(name):
@@ -177,6 +220,10 @@ def main():
             verdicts["list"] = list_cpu(sides, options.running, 20)
         if "restart" in chosen:
             verdicts["restart"] = restart(sides, options.restart, options.restarts)
+            for side in sides:
+                side.remove_all()
+        if "logs" in chosen:
+            verdicts["logs"] = logs(sides, options.log_rounds, options.log_bytes)
     finally:
         for side in sides:
             side.close()

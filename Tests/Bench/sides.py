@@ -47,6 +47,25 @@ class Side:
                                             start_new_session=True)
         self.daemon = events.Pid(self.process.pid)
 
+    def write_lines(self, program, size, chunk):
+        """A container that runs `lines`: returns once the last of its output can be read, as the side's own command says."""
+        raise NotImplementedError
+
+    def kept(self):
+        """Bytes of output that the side has of the last write_lines; removes them."""
+        raise NotImplementedError
+
+    def counted(self, *args, env=None):
+        """Bytes that a command prints."""
+        process = subprocess.Popen([str(a) for a in args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, preexec_fn=self.enter, env=env)
+        total = 0
+        with process.stdout as output:
+            while data := output.read1(1 << 20):
+                total += len(data)
+        if process.wait():
+            raise RuntimeError(f"{' '.join(map(str, args))}: {process.returncode}")
+        return total
+
     def settle(self):
         """What still works for the last run has ended."""
 
@@ -94,6 +113,17 @@ class Ctrd(Side):
 
     def run_true(self):
         self.ctrctl("run", "--rm", "--network", "none", REFERENCE, "/bin/true")
+
+    def write_lines(self, program, size, chunk):
+        self.ctrctl("run", "-d", "--name", "lines", "-v", f"{program.parent}:/lines:ro", REFERENCE, f"/lines/{program.name}", str(size), str(chunk))
+        self.ctrctl("tasks", "wait", "lines")
+        if not self.ctrctl("logs", "--tail", "1", "lines"):
+            raise RuntimeError("no last line")
+
+    def kept(self):
+        total = self.counted(BIN / "ctrctl", "logs", "lines", env=self.world.env)
+        self.ctrctl("rm", "lines")
+        return total
 
     def settle(self):
         """The guards of the last run are gone."""
@@ -173,6 +203,16 @@ class Containerd(Side):
         name = f"once-{self.count}"
         self.ctr("run", "--rm", "--seccomp", "--cgroup", f"/{self.parent}/{name}", REFERENCE, name, "/bin/true")
 
+    def write_lines(self, program, size, chunk):
+        self.ctr("run", "--rm", "--seccomp", "--cgroup", f"/{self.parent}/lines", "--log-uri", f"file://{self.directory}/lines", "--mount",
+                 f"type=bind,src={program.parent},dst=/lines,options=rbind:ro", REFERENCE, "lines", f"/lines/{program.name}", size, chunk)
+
+    def kept(self):
+        path = self.directory / "lines"
+        total = path.stat().st_size
+        path.unlink()
+        return total
+
     def start_many(self, count, script):
         while self.started < count:
             self.started += 1
@@ -234,6 +274,17 @@ class Podman(Side):
     def prepare(self):
         path = imagemaker.Image(imagemaker.base_layers(3), cmd=("/bin/true",)).docker_archive(self.directory / "box.tar", tags=(REFERENCE,))
         self.command(*self.podman, "load", "-i", path)
+
+    def write_lines(self, program, size, chunk):
+        self.command(*self.podman, "run", "-d", "--name", "lines", "--log-driver", "k8s-file", "-v", f"{program.parent}:/lines:ro", *self.options(), REFERENCE,
+                     f"/lines/{program.name}", size, chunk)
+        self.command(*self.podman, "wait", "lines", timeout=600)
+        self.command(*self.podman, "logs", "--tail", "1", "lines", timeout=600)
+
+    def kept(self):
+        total = self.counted(*self.podman, "logs", "lines")
+        self.command(*self.podman, "rm", "lines")
+        return total
 
     def run_true(self):
         self.command(*self.podman, "run", "--rm", *self.options(), REFERENCE, "/bin/true")

@@ -6,7 +6,7 @@ from harness import IMAGE
 from ttrpc_client import Client, decode, encode, one, text
 
 CREATED, RUNNING, PAUSED, STOPPED = 1, 2, 3, 4
-INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION = 3, 5, 6, 9
+INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, OUT_OF_RANGE = 3, 5, 6, 9, 11
 TASKS = "ctr.v1.Tasks"
 
 

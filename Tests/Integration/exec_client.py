@@ -129,9 +129,9 @@ def processes(client):
 
 
 def descriptors(pid):
-    """What a process has open; sockets and pipes by their kind."""
+    """What a process has open; pipes by their kind, and without sockets, which are its clients' matter, and /dev/null, which keeps numbers taken."""
     links = [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
-    return sorted(link.partition("[")[0] for link in links)
+    return sorted(link.partition("[")[0] for link in links if not link.startswith(("socket:", "/dev/null")))
 
 
 def restarted(container, old):

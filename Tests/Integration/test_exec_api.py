@@ -55,7 +55,7 @@ def test_output_and_status(world, client, box):
 
 
 def test_it_is_the_containers_process_in_everything_else(world, client, box):
-    script = "grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; readlink /proc/self/ns/pid /proc/self/ns/mnt; pwd; id -u; env | sort"
+    script = "grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; readlink /proc/self/ns/pid; readlink /proc/self/ns/mnt; pwd; id -u; env | sort"
     mine = run(world, client, box, "/bin/sh", "-c", script)[1]
     own = world.sh(script).encode()
 
@@ -177,7 +177,7 @@ def test_an_attached_one_is_forgotten_with_its_client_and_of_others_32_are_kept(
 
 
 def test_kill_takes_along_what_it_started(world, client, box):
-    identifier = text(start(client, box, "/bin/sh", "-c", "sleep 711 & sleep 712", attached=False), 1)
+    identifier = text(start(client, box, "/bin/sh", "-c", "sleep 711 & sleep 712; true", attached=False), 1)
 
     shell = one(listed(client, box)[0], 5, 0)
     found = [Pid(shell), *map(Pid, until(lambda: len(events.children(shell)) == 2 and events.children(shell)))]
@@ -232,7 +232,8 @@ def test_one_that_ended_meanwhile_shows_its_true_status(alone):
         identifier = text(start(client, box, "/bin/sleep", "600", attached=False), 1)
         process = Pid(one(listed(client, box)[0], 5, 0))
     alone.kill9()
-    process.kill_and_wait(signal.SIGTERM)
+    process.kill(signal.SIGTERM)
+    process.wait()
     alone.start()
     with Client(alone.address) as client:
         assert wait(client, box, identifier) == (143, "reaped")

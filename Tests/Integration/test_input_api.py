@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from exec_api import FAILED_PRECONDITION, INVALID_ARGUMENT, TASKS, Aside, container, read, run, start, target, wait, write
+from exec_api import FAILED_PRECONDITION, INVALID_ARGUMENT, OUT_OF_RANGE, TASKS, Aside, container, read, run, start, target, wait, write
 from ttrpc_client import Client, RPCError, one, text
 
 
@@ -33,13 +33,16 @@ def whole_log(world, box):
 def test_a_container_reads_what_is_written(world, client):
     box = container(client, "/bin/cat", stdin=True)
     assert write(client, box, "", b"hello ") == (6, False)
-    assert write(client, box, "", b"lo world\n", offset=4) == (13, False)  # what was taken is passed over
-    assert write(client, box, "", b"!\n", append=True) == (15, False)
-    assert write(client, box, "", b"", offset=15, close=True) == (15, True)
+    assert write(client, box, "", b"lo world\n", offset=3) == (12, False)  # what was taken is passed over
+    assert write(client, box, "", b"!\n", append=True) == (14, False)
+    with pytest.raises(RPCError) as error:
+        write(client, box, "", b"behind a gap", offset=99)
+    assert error.value.code == OUT_OF_RANGE
+    assert write(client, box, "", b"", offset=14, close=True) == (14, True)
     assert whole_log(world, box) == b"hello world\n!\n"
     assert one(client.call(TASKS, "Wait", (1, "default"), (2, box)), 1)
     with pytest.raises(RPCError) as error:
-        write(client, box, "", b"late", offset=15)
+        write(client, box, "", b"late", offset=14)
     assert error.value.code == FAILED_PRECONDITION
     end(client, box)
 

@@ -1,3 +1,4 @@
+import Linux
 import Testing
 
 @testable import Shim
@@ -19,6 +20,8 @@ import Testing
         let run = try parse(["-namespace", "ns", "-id", "c1", "-bundle", "/b", "-dir", "/root/containers/ns/c1/1", "run"])
         #expect(run.action == .run && run.directory == "/root/containers/ns/c1/1")
     }
+
+    @Test func theShimIsOfTheReleaseOfAllPrograms() { #expect(Daemon.version == Release.version) }
 
     @Test func versionAndInfoNeedNothingElse() throws {
         #expect(try parse(["-v"]).action == .version)

@@ -86,7 +86,7 @@ final class LimitTests: XCTestCase {
 
     func testListsOfNumbers() {
         XCTAssertEqual(ResourceLimits.numbers("0-2,7"), [0, 1, 2, 7])
-        for text in ["", ",", "1,", "-1", "1--2", "2-1", "x", "1-99999", " 1", "+1", "1-2-3", "١"] {
+        for text in ["", ",", "1,", "-1", "1--2", "2-1", "x", "1-999999", " 1", "+1", "1-2-3", "١"] {
             XCTAssertNil(ResourceLimits.numbers(text), text)
         }
     }

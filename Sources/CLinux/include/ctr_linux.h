@@ -109,6 +109,13 @@ enum {
 /* The same with a set of flags. */
 int ctr_spawn_with(const char *path, char *const argv[], char *const envp[], const char *cwd, const int *fd_map, int fd_count, unsigned flags);
 
+/* The keeper: map[i] becomes descriptor i of `count`, all others are closed; a session of its own, "/" as its directory, protected from the
+ * kernel's memory killer as far as the host allows, in the version 2 directory `cgroup` (< 0: the caller's) and, by the open "tasks" files
+ * in `entrances`, in version 1 ones. Returns the pid, also of a caller that ends at once; an exec failure is returned as -errno. All signals
+ * are blocked in it. */
+int ctr_spawn_guards(const char *path, char *const argv[], char *const envp[], const int *map, int count, int cgroup, const int *entrances,
+                     int entrance_count);
+
 /* environ(7), which Swift does not import. */
 char *const *ctr_environ(void);
 
@@ -167,6 +174,8 @@ int ctr_pipe_size(int pipe);
 int ctr_unread(int pipe);
 /* A memfd that was made with MFD_ALLOW_SEALING grows and shrinks no more; whether that is so. */
 int ctr_seal_size(int memfd);
+/* Nothing of it changes any more. */
+int ctr_seal(int memfd);
 int ctr_seals_size(int memfd);
 /* The character that ends the input of a terminal. */
 int ctr_pty_end_of_file(int terminal);

@@ -1,10 +1,11 @@
 import ArgumentParser
 import CtrProto
 import Glibc
+import Linux
 import OCI
 
 /// The version of this program.
-let clientVersion = "0.1.0"
+let clientVersion = Release.version
 
 struct Version: Command {
     static let configuration = CommandConfiguration(
