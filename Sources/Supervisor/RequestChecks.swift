@@ -54,7 +54,8 @@ struct RequestChecks {
         }
         if !config.runtime.isEmpty && !config.runtime.hasPrefix("/") && ForeignRuntime(config.runtime) == nil {
             throw refuse(
-                "runtime \"\(config.runtime.shown)\" is neither an absolute path nor the name of a containerd shim (io.containerd.NAME.VERSION)")
+                "runtime \"\(config.runtime.shown)\" is neither an absolute path nor the name of a containerd shim (io.containerd.NAME.VERSION)"
+            )
         }
     }
 
