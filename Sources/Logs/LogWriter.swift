@@ -232,7 +232,7 @@ public struct LogWriter: ~Copyable {
     }
 
     /// Removes the oldest segments: first the index says so, then they go. What a crash leaves is removed by ``load()``.
-    private mutating func remove(_ stream: LogStream, _ state: inout Stream, upTo last: UInt32) {
+    mutating func remove(_ stream: LogStream, _ state: inout Stream, upTo last: UInt32) {
         if last <= state.removed { return }
         let first = state.removed + 1
         for number in first...last {

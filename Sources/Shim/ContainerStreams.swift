@@ -50,7 +50,8 @@ extension Container {
     }
 
     private func makeLog(of process: Process, attached: Bool) throws(SysError) -> LogSink {
-        try LogSink(in: process.exitDirectory, segmentBytes: place.start.segmentBytes, segmentCount: place.start.segmentCount)
+        if attached { return try AttachedLog(in: process.exitDirectory) }
+        return try LogSink(in: process.exitDirectory, segmentBytes: place.start.segmentBytes, segmentCount: place.start.segmentCount)
     }
 
     private func sink(_ place: StreamPlace, _ log: LogSink?, _ process: Process, _ stream: LogStream) throws(SysError) -> (any Sink)? {
@@ -236,6 +237,8 @@ extension Container {
         let files = files(of: process)
         if files.letters == process.parked { return }
         if files.letters.isEmpty { return unpark(process) }
+        if !widened { parking.widen() }
+        widened = true
         // Messages that nobody needs are not let grow without end.
         if parked > 64 + 4 * (execs.count + 2) { parkAgain() }
         try parking.park(ParkedName(.process(execID: process.execID), letters: files.letters).text, files.files)

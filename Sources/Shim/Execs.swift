@@ -47,7 +47,7 @@ extension Container {
                 execID: execID, number: number, directory: directory, output: Output(number: number, loop: loop, answer: answer),
                 input: Input(number: number, loop: loop, answer: answer))
             attach(process)
-            process.names = request.names
+            process.setNames(request.names)
             let file = try Linux.open(Self.processFile, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode: 0o600, at: directory.raw)
             try writeAll(file.raw, document, name: Self.processFile)
             let names = request.names

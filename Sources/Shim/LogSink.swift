@@ -28,6 +28,12 @@ class LogSink: Sink {
         }
     }
 
+    /// Entries from a position of the index on; returns the position behind the last.
+    func entries(from position: UInt64, _ body: (LogEntry) -> Void) throws(SysError) -> UInt64 {
+        try writer.entries(from: position, body)
+    }
+
+    func discard(_ stream: LogStream, before segment: UInt32) { writer.discard(stream, before: segment) }
     func end(_ stream: LogStream) { writer.end(stream) }
     func retry() { writer.retry() }
 

@@ -24,6 +24,9 @@ final class Output {
     private var stderr = Flow()
     /// The sink that is a log, if there is one.
     private(set) var log: LogSink?
+    /// There will be one once the process runs; and whose connection asked for it before.
+    var expectsLog = false
+    private var earlyReader: UInt32?
     private(set) var waits: [(call: Call, indexSize: UInt64)] = []
 
     /// Both streams are closed and drained; set once.
@@ -82,7 +85,11 @@ final class Output {
     }
 
     /// The log of a process that is known from its records alone.
-    func keep(log: LogSink) { self.log = log }
+    func keep(log: LogSink) {
+        self.log = log
+        if let earlyReader { _ = log.acknowledge(0, by: earlyReader) }
+        earlyReader = nil
+    }
 
     /// The terminal of the process, whose output is `writer`'s pipe's from now on.
     func connect(terminal: SharedDescriptor, writer: SharedDescriptor) throws(SysError) {
@@ -269,6 +276,10 @@ final class Output {
     // MARK: waiting
 
     func wait(_ call: Call, indexSize: UInt64) {
+        if log == nil && expectsLog {
+            earlyReader = indexSize == .max ? nil : call.connection
+            return waits.append((call, indexSize))
+        }
         guard let log else { return answer(call, .failure(Status(.failedPrecondition, "the output of this process goes to no log"))) }
         log.retry()
         if log.acknowledge(indexSize, by: call.connection) { sinkHasRoom() }

@@ -85,6 +85,12 @@ final class Process {
         self.input = input
     }
 
+    /// As Exec gave them.
+    func setNames(_ names: StreamNames) {
+        self.names = names
+        output.expectsLog = names.stdout.hasPrefix("log:") || (!names.terminal && names.stderr.hasPrefix("log:"))
+    }
+
     /// Its directory is closed: the exec is deleted.
     func release() { directory?.closeNow() }
 

@@ -8,7 +8,6 @@ import TTRPC
 extension Container {
     /// What a shim finds at its start, and makes of it (docs/architecture.md, "The shim").
     func takeOver() throws(ShimError) {
-        parking.widen()
         first.record = try recordErrors { () throws(RecordError) in try PidRecord.read(in: place.bundleDirectory) }
         first.exit = try recordErrors { () throws(RecordError) in try ExitRecord.read(in: place.incarnationDirectory) }
         first.names = first.record?.streams ?? StreamNames()
@@ -142,7 +141,7 @@ extension Container {
                 input: Input(number: nextNumber, loop: loop, answer: answer))
             nextNumber += 1
             attach(exec)
-            exec.names = StreamNames(terminal: record.terminal, stdin: record.stdin, stdout: record.stdout, stderr: record.stderr)
+            exec.setNames(StreamNames(terminal: record.terminal, stdin: record.stdin, stdout: record.stdout, stderr: record.stderr))
             exec.exec = record
             found.append(exec)
         }

@@ -4,6 +4,7 @@ import Linux
 import LogDrivers
 import Logging
 import NIOCore
+import OCI
 import Store
 import SwiftProtobuf
 import TTRPC
@@ -48,6 +49,8 @@ actor Instance {
     var guardLosses = 0
     var regains: [NIODeadline] = []
     var foreignShim: ForeignShim?
+    /// What execs take over from the container's own process.
+    var startedProcess: (incarnation: UInt32, process: JSON)?
     /// Every exec that was not forgotten, by id.
     var execs: [String: ExecProcess] = [:]
 

@@ -91,7 +91,6 @@ extension Instance {
     /// Exec and Start, as far as they are not done, also when the shim dies in between.
     private func bringUp(_ exec: ExecProcess, _ process: [UInt8]) async throws {
         var deaths = 0
-        var added: Task<Void, Never>?
         while true {
             let shim = Shim(connection: try await execConnection(), id: id)
             do {
@@ -103,10 +102,6 @@ extension Instance {
                             exec.id, process: process, streams: ExecProcess.streams(exec.config), timeout: Self.execDeadline)
                     } catch let status as Status where status.code == .alreadyExists {}
                 }
-                if added == nil {
-                    let event = event(.execAdded, exec)
-                    added = executor.spawn { await self.announce(event) }
-                }
                 if let found, found.pid != 0 || found.exited {
                     exec.pid = found.pid
                 } else {
@@ -114,15 +109,15 @@ extension Instance {
                         where deaths > 0 && status.code == .failedPrecondition
                     {}
                 }
-                await added?.value
-                return await announce(event(.execStarted, exec))
+                return await announce([event(.execAdded, exec), event(.execStarted, exec)])
             } catch ShimError.connectionLost where deaths < Self.shimDeaths {
                 // The keeper starts another shim; it says how far the dead one came.
                 deaths += 1
             } catch {
-                await added?.value
                 // What was prepared, perhaps after the deadline, and cannot run is no exec.
-                try? await shim.delete(exec: exec.id, timeout: Self.execDeadline)
+                let execID = exec.id
+                let deletion = executor.spawn { _ = try? await shim.delete(exec: execID, timeout: Self.execDeadline) }
+                if error as? ShimError == .deadline { note { $0.guards = .unresponsive } } else { await deletion.value }
                 throw error
             }
         }
@@ -154,11 +149,9 @@ extension Instance {
     /// What to execute: the container's own process as its configuration says, changed as the exec asks. Names are looked up in the
     /// container's own files.
     private func processObject(_ config: Ctr_V1_ExecConfig) async throws -> [UInt8] {
-        let (path, process, state) = (bundle + "/config.json", initProcess, state)
+        let container = try await containerProcess()
+        let (process, state) = (initProcess, state)
         return try await executor.blocking { [supervisor] in
-            guard let container = try JSON(parsing: readFile(path, limit: 16 << 20))["process"] else {
-                throw SupervisorError(.internal, "exec", state.name, "\(path) has no process")
-            }
             do {
                 let user = try config.user.isEmpty ? nil : Self.resolve(config.user, in: process, state.name)
                 let keepsHome = user == nil || supervisor.choosesHome(state)
@@ -175,6 +168,20 @@ extension Instance {
                 throw SupervisorError(.invalidArgument, "exec", state.name, "\(error)", exitCode: 125)
             }
         }
+    }
+
+    /// The process object that the running task was started with; read once, and kept from its first exec on.
+    private func containerProcess() async throws -> JSON {
+        if let known = startedProcess, known.incarnation == incarnation { return known.process }
+        let (path, number, name) = (bundle + "/config.json", incarnation, name)
+        let process = try await executor.blocking {
+            guard let process = try JSON(parsing: readFile(path, limit: 16 << 20))["process"] else {
+                throw SupervisorError(.internal, "exec", name, "\(path) has no process")
+            }
+            return process
+        }
+        startedProcess = (number, process)
+        return process
     }
 
     /// The container's root is opened through its first process; that this was it and nobody who got its number is known when the process
@@ -212,6 +219,7 @@ extension Instance {
             if !exec.hasEnded { await ended(exec, await recordedExit(exec.id)) }
             forget(exec)
         }
+        executor.spawn { await self.pruneExecs() }
     }
 
     private func takeOver(_ process: Ctr_Shim_V1_Process) async {
@@ -228,8 +236,9 @@ extension Instance {
         let lastStart = try? await supervisor.store.lastEvent(.execStarted, of: "\(id)/\(process.execID)")
         guard execs[process.execID] == nil else { return }
         execs[process.execID] = exec
-        if !known { await announce(event(.execAdded, exec)) }
-        if lastStart == .some(nil) && !exec.hasEnded { await announce(event(.execStarted, exec)) }
+        let missing =
+            (known ? [] : [event(.execAdded, exec)]) + (lastStart == .some(nil) && !exec.hasEnded ? [event(.execStarted, exec)] : [])
+        if !missing.isEmpty { await announce(missing) }
         // Wait answers at once for one that ended.
         watchExec(exec)
     }
@@ -304,7 +313,7 @@ extension Instance {
         message.status = .stopped
         message.pid = 0
         message.exit = row.message
-        await announce(event(.execExit, exec, message))
+        await announce([event(.execExit, exec, message)])
         exec.exit = row
         exec.watch = nil
         exec.farewell?.cancel()
@@ -342,10 +351,9 @@ extension Instance {
             payload: (try? (message ?? execMessage(exec)).serializedBytes()) ?? [], time: now(CLOCK_REALTIME))
     }
 
-    func announce(_ event: Event) async {
-        do { try await supervisor.store.commit([], event: event) } catch {
-            logger.error(
-                "event not written", metadata: logContext.merging(["error": "\(error)", "event": "\(event.topic.rawValue)"]) { $1 })
+    func announce(_ events: [Event]) async {
+        do { try await supervisor.store.commit([], events: events) } catch {
+            logger.error("events not written", metadata: logContext.merging(["error": "\(error)"]) { $1 })
         }
     }
 
