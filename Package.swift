@@ -83,7 +83,8 @@ let package = Package(
         .target(
             name: "Supervisor",
             dependencies: [
-                "Linux", "CLinux", "OCI", "TTRPC", "CtrProto", "Records", "Logs", "LogDrivers", "Store", "Content", "Snapshots", "Images", logging,
+                "Linux", "CLinux", "OCI", "TTRPC", "CtrProto", "Records", "Logs", "LogDrivers", "Store", "Content", "Snapshots", "Images",
+                logging,
             ] + nio, swiftSettings: plainSwift),
         .target(
             name: "APITTRPC",

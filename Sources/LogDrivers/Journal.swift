@@ -4,8 +4,11 @@ import Linux
 import Logs
 
 /// A connection to a journal that speaks journald's native protocol: a datagram of fields for each entry, a sealed memory file for a large one.
-/// It never waits.
+/// One that is busy is waited for a moment, and not longer.
 final class Journal {
+    /// Milliseconds.
+    private static let patience: Int32 = 20
+
     let path: String
     private var socket: Descriptor?
 
@@ -13,20 +16,28 @@ final class Journal {
 
     /// Sends one entry. EAGAIN: the journal takes nothing at this moment.
     func send(_ entry: [UInt8]) throws(SysError) {
-        for attempt in 0..<2 {
+        var failure = EAGAIN
+        for _ in 0..<3 {
             if socket == nil { socket = try Self.connect(path) }
-            guard let raw = socket?.raw else { return }
+            guard let raw = socket?.raw else { break }
             let sent = entry.withUnsafeBytes { ctr_send_fd(raw, $0.baseAddress, $0.count, -1, Int32(MSG_DONTWAIT)) }
             if sent >= 0 { return }
-            switch Int32(-sent) {
+            failure = Int32(-sent)
+            switch failure {
             case EMSGSIZE, ENOBUFS: return try sendLarge(entry, raw)
+            case EAGAIN: if !isReady(raw) { throw SysError("send to journal", path, code: failure) }
             // The journal was started anew.
-            case ECONNREFUSED, ENOTCONN, ECONNRESET,
-                EPIPE where attempt == 0:
-                socket = nil
-            default: throw SysError("send to journal", path, code: Int32(-sent))
+            case ECONNREFUSED, ENOTCONN, ECONNRESET, EPIPE: socket = nil
+            default: throw SysError("send to journal", path, code: failure)
             }
         }
+        throw SysError("send to journal", path, code: failure)
+    }
+
+    /// Whether the journal takes something within a moment: its queue holds few entries, and it reads them as they come.
+    private func isReady(_ raw: Int32) -> Bool {
+        var item = pollfd(fd: raw, events: Int16(POLLOUT), revents: 0)
+        return poll(&item, 1, Self.patience) > 0
     }
 
     private func sendLarge(_ entry: [UInt8], _ raw: Int32) throws(SysError) {

@@ -92,6 +92,7 @@ public final class LogDriver: @unchecked Sendable {
 
     /// Writes about 256 KiB of the log. After a failure it begins again where the record says. Blocking.
     public func step() -> Outcome {
+        let before = written
         do {
             _ = try loaded()
             try openFile()
@@ -110,8 +111,10 @@ public final class LogDriver: @unchecked Sendable {
             return .idle(reader?.indexPosition ?? 0)
         } catch {
             // What a journal took it does not give back.
+            let progress = journal != nil && reader != nil && written != before
             if journal != nil { _ = try? flushed() }
             reset()
+            if progress { return .more }
             return .retry("\(error)")
         }
     }

@@ -19,6 +19,9 @@ public struct ExecRecord: TypedRecord {
     /// What ResizePty asked for before Start.
     public var columns: UInt16?
     public var rows: UInt16?
+    /// Inode numbers of its output pipes, as the guards' record has the container's.
+    public var stdoutPipe: UInt64?
+    public var stderrPipe: UInt64?
     /// Start was begun: what a killed shim leaves is looked for.
     public var starting: Bool
 
@@ -49,6 +52,8 @@ public struct ExecRecord: TypedRecord {
         columns = try fields.optionalNumber("columns")
         rows = try fields.optionalNumber("rows")
         starting = try fields.flag("starting")
+        stdoutPipe = try fields.optionalNumber("stdout_pipe")
+        stderrPipe = try fields.optionalNumber("stderr_pipe")
     }
 
     public func fill(_ record: inout Record) {
@@ -63,5 +68,7 @@ public struct ExecRecord: TypedRecord {
         record.set("columns", ifPresent: columns)
         record.set("rows", ifPresent: rows)
         record.set("starting", starting)
+        record.set("stdout_pipe", ifPresent: stdoutPipe)
+        record.set("stderr_pipe", ifPresent: stderrPipe)
     }
 }

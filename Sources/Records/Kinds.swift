@@ -74,6 +74,12 @@ public struct StartRecord: TypedRecord {
     /// Flags that `RUNTIME` gets before its command, and those that `create` gets, separated by spaces.
     public var runtimeFlags = ""
     public var createFlags = ""
+    /// Whose the output pipes are, in the host's numbers, and the guards' directories in version 2 and in `name=systemd` ("" where the host has
+    /// none): what the helper would read from config.json and mountinfo. All or none.
+    public var pipeUser: UInt32?
+    public var pipeGroup: UInt32?
+    public var guardsUnified: String?
+    public var guardsSystemd: String?
     /// So many log segments of a stream are kept; 0: all, and not written.
     public var segmentCount: UInt32 = 0
 
@@ -106,6 +112,10 @@ public struct StartRecord: TypedRecord {
         exitSources = fields.optionalText("exit_sources")
         publishAddress = fields.optionalText("publish_address")
         runtimeFlags = fields.optionalText("runtime_flags") ?? ""
+        pipeUser = try fields.optionalNumber("pipe_user")
+        pipeGroup = try fields.optionalNumber("pipe_group")
+        guardsUnified = fields.optionalText("guards_unified")
+        guardsSystemd = fields.optionalText("guards_systemd")
         createFlags = fields.optionalText("create_flags") ?? ""
     }
 
@@ -121,6 +131,10 @@ public struct StartRecord: TypedRecord {
         if let exitSources { record.set("exit_sources", exitSources) }
         if let publishAddress { record.set("publish_address", publishAddress) }
         if !runtimeFlags.isEmpty { record.set("runtime_flags", runtimeFlags) }
+        record.set("pipe_user", ifPresent: pipeUser)
+        record.set("pipe_group", ifPresent: pipeGroup)
+        if let guardsUnified { record.set("guards_unified", guardsUnified) }
+        if let guardsSystemd { record.set("guards_systemd", guardsSystemd) }
         if !createFlags.isEmpty { record.set("create_flags", createFlags) }
     }
 }

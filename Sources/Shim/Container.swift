@@ -23,6 +23,8 @@ final class Container {
     let first: Process
     var execs: [Process] = []
     var nextNumber: UInt32 = 1
+    /// Room was made in the parking queue.
+    var widened = false
     /// Messages in the parking queue, living or not.
     var parked = 0
     /// What else is parked there.

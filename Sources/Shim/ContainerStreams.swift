@@ -27,6 +27,7 @@ extension Container {
         let stdout = try outputPlace(process.names.stdout, of: process)
         // A terminal has one stream.
         let stderr = process.names.terminal ? .nothing : try outputPlace(process.names.stderr, of: process)
+        holdFIFOs(of: process)
         do throws(SysError) {
             var log: LogSink?
             if stdout.isLog || stderr.isLog {
@@ -74,8 +75,10 @@ extension Container {
     /// The FIFO that `process` reads its input from; nil where it reads from none.
     func openInputFIFO(of process: Process) throws(SysError) -> InputFIFO? {
         guard case .fifo(let path)? = try? StreamPlace.input(process.names.stdin) else { return nil }
+        if let known = process.inputFIFO { return known }
         let fifo = try InputFIFO(path, number: process.number, loop: loop)
         keep(fifo, of: process)
+        try park(process)
         if process.isInputClosed { fifo.close() }
         return fifo
     }
@@ -89,6 +92,8 @@ extension Container {
         if let known = stream == .stdout ? process.stdoutFIFO : process.stderrFIFO { return known }
         guard let fifo = try CallerFIFO(path, number: process.number, loop: loop) else { return nil }
         keep(fifo, of: process, stream)
+        // At once: a reader whose last writer dies sees an end.
+        try park(process)
         return fifo
     }
 
@@ -214,7 +219,7 @@ extension Container {
 
     // MARK: parking
 
-    private func files(of process: Process) -> ParkedFiles {
+    func files(of process: Process) -> ParkedFiles {
         var files = ParkedFiles()
         // The keeper holds the first process's pipes.
         if !process.isFirst {
@@ -237,6 +242,8 @@ extension Container {
         let files = files(of: process)
         if files.letters == process.parked { return }
         if files.letters.isEmpty { return unpark(process) }
+        if !widened { parking.widen() }
+        widened = true
         // Messages that nobody needs are not let grow without end.
         if parked > 64 + 4 * (execs.count + 2) { parkAgain() }
         try parking.park(ParkedName(.process(execID: process.execID), letters: files.letters).text, files.files)

@@ -76,7 +76,7 @@ final class Daemon {
     /// Under containerd connections and calls go on when a shim is killed.
     private func outlive() throws(SysError) {
         let survivors = try Survivors(directory: place.bundleDirectory, parking: container.parking)
-        survivors.onPark = { [container] name, socket in container.park(guest: name, socket) }
+        survivors.onParked = { [container] in container.parked += 1 }
         survivors.onUnpark = { [container] in container.parkAgain() }
         survivors.onRepeated = { [container] method, execID, failure in container.outcome(ofRepeated: method, execID, failure) }
         container.guests = { [unowned survivors] in survivors.sockets.map { (name: Survivors.name($0.serial), file: $0.socket) } }

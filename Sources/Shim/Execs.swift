@@ -200,6 +200,8 @@ extension Container {
             let group = makeGroup(for: exec)
             exec.exec?.starting = true
             exec.exec?.cgroup = group?.path
+            exec.exec?.stdoutPipe = sinks.stdout == nil ? nil : Regain.inode(given[1])
+            exec.exec?.stderrPipe = sinks.stderr == nil ? nil : Regain.inode(given[2])
             try exec.exec?.write(in: exec.pidDirectory)
             try park(exec)
             let directory = path(of: exec.execID)

@@ -5,9 +5,7 @@ import Linux
 /// The control group of shim and keeper, `/<cgroup_parent>/shims/<id>`: never the container's, never that of the manager's unit, so that
 /// stopping either leaves the guards alone.
 struct GuardCgroup {
-    /// Seen from the root of each hierarchy.
-    let path: String
-    private let hierarchies: CgroupHierarchies
+    private let group: ContainerCgroup
     /// It is somebody else's, and the guards are only guests there.
     private let exists: Bool
 
@@ -15,11 +13,11 @@ struct GuardCgroup {
     init(existing path: String) throws(SysError) {
         try ContainerCgroup.validate(path)
         let all = try CgroupHierarchies()
-        hierarchies = CgroupHierarchies(
+        let hierarchies = CgroupHierarchies(
             v1: all.v1.filter { access($0.mountPoint + path, F_OK) == 0 },
             unified: all.unified.flatMap { access($0 + path, F_OK) == 0 ? $0 : nil })
         if hierarchies.v1.isEmpty && hierarchies.unified == nil { throw SysError("use control group for the shim", path, code: ENOENT) }
-        self.path = path
+        group = try ContainerCgroup(path, in: hierarchies)
         exists = true
     }
 
@@ -27,23 +25,27 @@ struct GuardCgroup {
     init?(beside containerPath: String, id: String, hierarchies: CgroupHierarchies) {
         let parts = containerPath.split(separator: "/")
         guard containerPath.hasPrefix("/"), parts.count >= 3 else { return nil }
-        path = "/" + parts.dropLast(2).joined(separator: "/") + "/shims/" + id
-        self.hierarchies = hierarchies
+        let systemd = hierarchies.v1.filter { $0.controllers == "name=systemd" }
+        let named = CgroupHierarchies(v1: systemd, unified: hierarchies.unified)
+        guard let group = try? ContainerCgroup("/" + parts.dropLast(2).joined(separator: "/") + "/shims/" + id, in: named) else {
+            return nil
+        }
+        self.group = group
         exists = false
-        if (try? ContainerCgroup.validate(path)) == nil { return nil }
+    }
+
+    /// In directories that somebody knows; empty where the host has no such hierarchy.
+    init(unified: String, systemd: String) {
+        group = ContainerCgroup(
+            v1: systemd.isEmpty ? [] : [ContainerCgroup.Directory(controllers: "name=systemd", path: systemd)],
+            unified: unified.isEmpty ? nil : unified)
+        exists = false
     }
 
     /// Makes the directories where they are ours; returns one in version 2 for clone3(2) (-1 without version 2) and the entrance files of
     /// version 1: of `name=systemd` alone for a group of our own.
     func make() throws(SysError) -> (unified: Int32, entrances: [Int32]) {
-        if exists {
-            let group = try ContainerCgroup(path, in: hierarchies)
-            return (try group.openUnified()?.release() ?? -1, try group.openEntrances())
-        }
-        let systemd = hierarchies.v1.filter { $0.controllers == "name=systemd" }
-        let group = try ContainerCgroup(path, in: CgroupHierarchies(v1: systemd, unified: hierarchies.unified))
-        try group.create(CgroupLimits(), counted: false)
-        let unified = try group.openUnified()?.release() ?? -1
-        return (unified, try group.openEntrances())
+        if !exists { try group.create(CgroupLimits(), counted: false) }
+        return (try group.openUnified()?.release() ?? -1, try group.openEntrances())
     }
 }

@@ -83,7 +83,8 @@ final class Logger {
         let record = PidRecord(process: try ProcessIdentity(current: getpid()), bootID: try bootID(), created: now(CLOCK_REALTIME))
         do throws(RecordError) { try record.write(in: directory.raw) } catch { throw SysError("write record", path, code: EIO) }
         writer = try LogWriter(
-            directory: directory.duplicate(), segmentBytes: number("segment") ?? StartRecord.defaultSegmentBytes)
+            directory: directory.duplicate(), segmentBytes: number("segment") ?? StartRecord.defaultSegmentBytes,
+            segmentCount: UInt32(clamping: number("count") ?? 0))
         unread = number("unread") ?? 0
         epoll = try Epoll()
         signals = try ProcessControl.signalDescriptor([SIGTERM])

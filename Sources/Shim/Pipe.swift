@@ -33,6 +33,9 @@ final class Pipe {
         return Descriptor(owning: taken)
     }
 
+    /// Both ends, which are the caller's from then on.
+    func release() -> (Int32, Int32) { (takeReader().release(), writer.release()) }
+
     deinit { if reader >= 0 { close(reader) } }
 }
 

@@ -15,46 +15,91 @@ struct Regain {
     private(set) var stdout: Int32 = -1
     private(set) var stderr: Int32 = -1
     let outcome: GuardsRecord.Regained
+    /// Of execs: what is to be parked again, by its name.
+    private(set) var parked: [(name: String, files: [Int32])] = []
 
     /// Processes and descriptors that are looked at, at most.
     private static let processLimit = 65536
-    private static let descriptorLimit = 1 << 20
+    private static let nameLimit = 1 << 20
 
     /// nil when these are the container's first guards: there is no record of predecessors in this boot, or of a process that they made.
     init?(bundle: Int32, start: StartRecord, predecessors: GuardsRecord?) throws(ShimError) {
         guard let predecessors, let boot = try? bootID(), predecessors.bootID == boot,
             let process = (try? PidRecord.read(in: bundle)) ?? nil, process.bootID == boot
         else { return nil }
-        let (out, err) = (predecessors.stdoutPipe, predecessors.stderrPipe)
-        var writer = try shimErrors { () throws(SysError) in try Self.openLog(start) }
-        var found = Finder(stdout: out, stderr: err)
-        if process.process.exists { Self.search(process, &found) }
-        if writer?.hasEnded(.stdout) == true { found.drop(.stdout) }
-        if writer?.hasEnded(.stderr) == true { found.drop(.stderr) }
-        stdout = found.stdout
-        stderr = found.stderr
-        var (regained, lost): ([String], [String]) = ([], [])
-        for stream in LogStream.allCases {
-            let name = stream == .stdout ? "stdout" : "stderr"
-            if writer?.hasEnded(stream) == true { continue }
-            if (stream == .stdout ? stdout : stderr) >= 0 { regained.append(name) } else { lost.append(name) }
-            do throws(SysError) {
-                // What was written while there was a reader comes before the gap.
-                var rest = found.waiting(stream)
-                while rest > 0, let end = found.end(stream), case .moved(let count) = writer?.drain(stream, from: end, limit: rest) {
-                    rest -= count
-                }
-                try writer?.gap(stream)
-            } catch { throw ShimError(error) }
+        let wanted = (predecessors.stdoutPipe, predecessors.stderrPipe)
+        let first = try Stream.regain(process, wanted, log: start.incarnationDirectory + "/log", start.segmentBytes)
+        (stdout, stderr) = (first.stdout, first.stderr)
+        var (regained, lost) = (first.regained, first.lost)
+        for exec in Self.execs(in: bundle) {
+            let path = "exec/\(exec)"
+            guard let directory = try? Linux.open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, at: bundle),
+                let record = (try? ExecRecord.read(in: directory.raw)) ?? nil,
+                let process = (try? PidRecord.read(in: directory.raw)) ?? nil, process.bootID == boot,
+                ((try? ExitRecord.read(in: directory.raw)) ?? nil) == nil
+            else { continue }
+            let log = "/proc/self/fd/\(directory.raw)/log"
+            let found = try Stream.regain(
+                process, (record.stdoutPipe, record.stderrPipe), log: log, start.segmentBytes)
+            var files = ParkedFiles()
+            files.add("o", found.stdout)
+            files.add("e", found.stderr)
+            if !files.files.isEmpty { parked.append((ParkedName(.process(execID: exec), letters: files.letters).text, files.files)) }
+            regained += found.regained.map { path + "/" + $0 }
+            lost += found.lost.map { path + "/" + $0 }
         }
-        outcome = GuardsRecord.Regained(streams: regained.joined(separator: ","), lost: lost.joined(separator: ","))
+        // A record has its limit, and an exec's log says the same.
+        outcome = GuardsRecord.Regained(
+            streams: regained.prefix(128).joined(separator: ","), lost: lost.prefix(128).joined(separator: ","))
     }
 
-    /// The log, of which nobody else is a writer now; nil when the output goes elsewhere.
-    private static func openLog(_ start: StartRecord) throws(SysError) -> LogWriter? {
-        let path = start.incarnationDirectory + "/log"
-        guard access(path + "/index", F_OK) == 0 else { return nil }
-        return try LogWriter(directory: Linux.open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW), segmentBytes: start.segmentBytes)
+    private static func execs(in bundle: Int32) -> [String] {
+        guard let directory = try? Linux.open("exec", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, at: bundle) else { return [] }
+        return Array(Self.names(in: directory.raw).filter { (try? Container.validate($0)) != nil }.prefix(Container.execLimit))
+    }
+
+    static func inode(_ file: Int32) -> UInt64? {
+        var status = stat()
+        return fstat(file, &status) == 0 ? UInt64(status.st_ino) : nil
+    }
+
+    /// The two streams of one process.
+    private struct Stream {
+        var stdout: Int32 = -1
+        var stderr: Int32 = -1
+        var regained: [String] = []
+        var lost: [String] = []
+
+        static func regain(
+            _ process: PidRecord, _ wanted: (UInt64?, UInt64?), log: String, _ segmentBytes: UInt64
+        ) throws(ShimError) -> Stream {
+            var writer = try shimErrors { () throws(SysError) in try openLog(log, segmentBytes) }
+            var found = Finder(stdout: wanted.0, stderr: wanted.1)
+            if process.process.exists { Regain.search(process, &found) }
+            if writer?.hasEnded(.stdout) == true { found.drop(.stdout) }
+            if writer?.hasEnded(.stderr) == true { found.drop(.stderr) }
+            var result = Stream(stdout: found.stdout, stderr: found.stderr)
+            for stream in LogStream.allCases {
+                let name = stream == .stdout ? "stdout" : "stderr"
+                if writer?.hasEnded(stream) == true { continue }
+                if found.end(stream) != nil { result.regained.append(name) } else { result.lost.append(name) }
+                do throws(SysError) {
+                    // What was written while there was a reader comes before the gap.
+                    var rest = found.waiting(stream)
+                    while rest > 0, let end = found.end(stream), case .moved(let count) = writer?.drain(stream, from: end, limit: rest) {
+                        rest -= count
+                    }
+                    try writer?.gap(stream)
+                } catch { throw ShimError(error) }
+            }
+            return result
+        }
+
+        /// The log, of which nobody else is a writer now; nil when the output goes elsewhere.
+        private static func openLog(_ path: String, _ segmentBytes: UInt64) throws(SysError) -> LogWriter? {
+            guard access(path + "/index", F_OK) == 0 else { return nil }
+            return try LogWriter(directory: Linux.open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW), segmentBytes: segmentBytes)
+        }
     }
 
     // MARK: the search
@@ -144,17 +189,23 @@ struct Regain {
     }
 
     private static func look(at pid: Int32, _ found: inout Finder, isMeant: () -> Bool) {
-        guard let directory = try? Linux.open("/proc/\(pid)/fd", O_RDONLY | O_DIRECTORY), isMeant(),
-            let copy = try? directory.duplicate(), let stream = fdopendir(copy.release())
-        else { return }
-        defer { closedir(stream) }
-        var count = 0
-        while let entry = readdir(stream), count < descriptorLimit, !found.complete {
-            count += 1
-            let name = withUnsafePointer(to: &entry.pointee.d_name) { tuple in
-                tuple.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
+        guard let directory = try? Linux.open("/proc/\(pid)/fd", O_RDONLY | O_DIRECTORY), isMeant() else { return }
+        for name in names(in: directory.raw) where !found.complete {
             if name.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }) { found.take(name, in: directory.raw) }
         }
+    }
+
+    private static func names(in directory: Int32) -> [String] {
+        let copy = ctr_openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
+        guard copy >= 0, let stream = fdopendir(copy) else { return [] }
+        defer { closedir(stream) }
+        var names: [String] = []
+        while let entry = readdir(stream), names.count < nameLimit {
+            names.append(
+                withUnsafePointer(to: &entry.pointee.d_name) { tuple in
+                    tuple.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+                })
+        }
+        return names
     }
 }

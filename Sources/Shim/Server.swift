@@ -69,23 +69,27 @@ final class Server {
     }
 
     func accept() {
-        let socket = ctr_accept4(listener, Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue))
-        if socket < 0 { return }
+        let serial = nextSerial
+        nextSerial &+= 1
+        let socket: Int32
+        if let survivors {
+            guard let accepted = survivors.accept(listener, serial) else { return }
+            socket = accepted
+        } else {
+            socket = ctr_accept4(listener, Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue))
+            if socket < 0 { return }
+        }
         var (pid, uid, gid): (UInt32, UInt32, UInt32) = (0, 0, 0)
         let known = ctr_peer_credentials(socket, &pid, &uid, &gid) == 0
-        let serial = nextSerial
+        let connection = Connection(serial: serial, socket: socket)
+        connection.survives = survivors != nil
         guard known, uid == geteuid(), connections.count < Self.connectionLimit,
-            (try? loop.add(socket, .readable, .connection, number: serial)) != nil
+            (try? loop.add(socket, connection.interest, .connection, number: serial)) != nil
         else {
-            close(socket)
+            survivors?.forget(serial)
             return
         }
-        nextSerial &+= 1
-        let connection = Connection(serial: serial, socket: socket)
         connections.append(connection)
-        guard let survivors, survivors.opened(serial, socket) else { return }
-        connection.survives = true
-        loop.modify(socket, connection.interest, .connection, number: serial)
     }
 
     /// Goes on with the connections of a predecessor; what is in their sockets is reported by the loop.

@@ -14,8 +14,8 @@ final class Survivors {
 
     let journal: CallJournal
     private let parking: Parking
-    /// What parks and unparks: the container's queue holds other things too.
-    var onPark: (_ name: String, _ socket: Int32) -> Bool = { _, _ in false }
+    /// The container's queue holds other things too: it has one more message, and one less that lives.
+    var onParked: () -> Void = {}
     var onUnpark: () -> Void = {}
     /// By serial; those that are parked.
     private(set) var sockets: [(serial: UInt32, socket: Int32)] = []
@@ -50,11 +50,28 @@ final class Survivors {
         return found
     }
 
-    /// Whether the connection will outlive this shim.
-    func opened(_ serial: UInt32, _ socket: Int32) -> Bool {
-        guard onPark(Self.name(serial), socket) else { return false }
-        sockets.append((serial, socket))
-        return true
+    /// The next connection of `listener`, which is the caller's and parked from the first moment: a child accepts it, whom a killed shim does not
+    /// take with it, and whose end a successor waits for, since it shares the lock. nil when there is none.
+    func accept(_ listener: Int32, _ serial: UInt32) -> Int32? {
+        let name = Self.name(serial)
+        let child = ctr_clone3(0, nil, -1)
+        if child == 0 {
+            let socket = ctr_accept4(listener, Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue))
+            _exit(socket < 0 || (try? parking.park(name, [socket])) == nil ? 1 : 0)
+        }
+        var status: Int32 = -1
+        guard child > 0, ctr_waitid(CTR_P_PID, child, &status, 0) == child, status == 0 else { return nil }
+        onParked()
+        var found: Int32?
+        for message in (try? parking.peek()) ?? [] {
+            if found == nil && message.text == name && message.files.count == 1 {
+                found = message.files[0]
+            } else {
+                for file in message.files { close(file) }
+            }
+        }
+        if let found { sockets.append((serial, found)) }
+        return found
     }
 
     /// The connection is closed, or is an ordinary one from now on.

@@ -8,12 +8,11 @@ import TTRPC
 extension Container {
     /// What a shim finds at its start, and makes of it (docs/architecture.md, "The shim").
     func takeOver() throws(ShimError) {
-        parking.widen()
         first.record = try recordErrors { () throws(RecordError) in try PidRecord.read(in: place.bundleDirectory) }
         first.exit = try recordErrors { () throws(RecordError) in try ExitRecord.read(in: place.incarnationDirectory) }
         first.names = first.record?.streams ?? StreamNames()
         // What the container writes before anybody asks for it is taken from the start; where containerd says where to, it says so in Create.
-        let predecessors = first.record == nil ? [:] : takeParked()
+        let predecessors = takeParked()
         adoptFIFOs(of: first, predecessors[""])
         if first.record != nil || place.start.publishAddress == nil {
             do throws(Status) { try connectFirst() } catch { throw ShimError("open log", place.id, error.message) }
@@ -21,9 +20,14 @@ extension Container {
         guard let record = first.record else {
             // Nothing was created, but a predecessor may have died in the middle of it.
             if place.restarts > 0 {
-                for file in (try? parking.drain()) ?? [] { close(file) }
-                parked = 0
-                parkGuests()
+                // The caller's FIFOs stay: with its last writer gone a reader would see an end.
+                if let parked = predecessors[""]?.take("h") ?? predecessors[""]?.take("H"),
+                    let fifo = try? InputFIFO(parked: parked, number: 0, loop: loop)
+                {
+                    keep(fifo, of: first)
+                }
+                rootfs = nil
+                parkAgain()
                 perform(.clean, for: nil)
             }
             return

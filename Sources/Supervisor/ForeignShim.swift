@@ -253,9 +253,15 @@ final class ForeignShim: Sendable {
     // MARK: logs
 
     /// Waits until the log is longer than `indexSize` or nothing will be added to it: also when the shim is gone, whose logger lives on. nil when
-    /// there is no log yet.
-    func waitLog(exec: String, indexSize: UInt64) async throws -> (indexSize: UInt64, ended: Bool)? {
+    /// there is no log yet. At `until` (CLOCK_REALTIME, nanoseconds) it is over.
+    func waitLog(exec: String, indexSize: UInt64, until: Int64? = nil) async throws -> (indexSize: UInt64, ended: Bool)? {
         let directory = log(of: exec)
+        let alarm = until.map { until in
+            executor.loop.scheduleTask(in: .nanoseconds(max(until - now(CLOCK_REALTIME), 0))) { [supervisor] in
+                supervisor.logWatch.poke(directory)
+            }
+        }
+        defer { alarm?.cancel() }
         guard let news = try? supervisor.logWatch.subscribe(directory) else { return nil }
         if !exec.isEmpty { try await acknowledge(exec, indexSize) }
         while true {
@@ -266,6 +272,7 @@ final class ForeignShim: Sendable {
                 let begun = try await executor.blocking { ForeignLog.hasBegun(directory) }
                 if !begun { return (indexSize, true) }
             }
+            if let until, until <= now(CLOCK_REALTIME) { return (indexSize, true) }
             try await news.change(after: generation)
         }
     }

@@ -38,6 +38,8 @@ extension Instance {
     /// task stays without guards, and says why.
     private func regainNow() async {
         guard let task = state.task, task.guards == .lost, !task.row.phase.hasEnded, state.row.phase != .removing else { return }
+        // A shim of others knows nothing of a container that another process of it made.
+        guard foreign == nil else { return }
         let plan = LaunchPlan(state: state, supervisor: supervisor)
         do {
             let keeper = try await executor.blocking { try plan.renewGuards() }

@@ -91,8 +91,23 @@ struct LaunchPlan: Sendable {
             start.segmentBytes = options.segmentBytes
             start.segmentCount = options.segmentCount
         }
+        tellGuards(&start, spec)
         try start.record.write(to: StartRecord.fileName, in: bundle.raw, durable: false)
         return bundle
+    }
+
+    /// What the helper would find in config.json and mountinfo, so that it need not read them. A user namespace is left to it.
+    private func tellGuards(_ start: inout StartRecord, _ spec: JSON) {
+        guard spec["linux"]?["uidMappings"] == nil, spec["linux"]?["gidMappings"] == nil,
+            let parts = spec["linux"]?["cgroupsPath"]?.stringValue?.split(separator: "/"), parts.count >= 3
+        else { return }
+        let path = "/" + parts.dropLast(2).joined(separator: "/") + "/shims/" + state.id
+        let account = spec["process"]?["user"]
+        let hierarchies = supervisor.host.cgroups
+        start.pipeUser = UInt32(truncatingIfNeeded: account?["uid"]?.integerValue ?? 0)
+        start.pipeGroup = UInt32(truncatingIfNeeded: account?["gid"]?.integerValue ?? 0)
+        start.guardsUnified = hierarchies.unified.map { $0 + path } ?? ""
+        start.guardsSystemd = hierarchies.v1.first { $0.controllers == "name=systemd" }.map { $0.mountPoint + path } ?? ""
     }
 
     private func writeIntent() throws {

@@ -119,9 +119,11 @@ final class LogSession: @unchecked Sendable {
         return true
     }
 
-    /// Tells a client that follows where it began, so that it can come back there though nothing came yet.
+    /// Tells a client that follows where it began, so that it can come back there though nothing came yet. Who asked for the last lines is
+    /// told of every stream: what comes after this answer is behind them.
     private func places(_ range: LogReader.Range) -> [Ctr_V1_ReadLogsResponse] {
-        LogStream.allCases.filter { range.streams.contains($0) && range.cursors[$0] != .start }.map { stream in
+        let tells = wanted.tail != nil
+        return LogStream.allCases.filter { range.streams.contains($0) && (tells || range.cursors[$0] != .start) }.map { stream in
             var place = Ctr_V1_ReadLogsResponse()
             place.stream = stream.message
             place.segment = range.cursors[stream].segment

@@ -158,9 +158,9 @@ extension Instance {
             if let left, left <= 0 { return (indexSize, true) }
             let timeout = left.map { TimeAmount.nanoseconds($0) }
             if let foreign {
-                if let news = try await foreign.waitLog(exec: exec, indexSize: indexSize) { return news }
+                if let news = try await foreign.waitLog(exec: exec, indexSize: indexSize, until: until) { return news }
                 if task.row.phase.hasEnded { return (indexSize, true) }
-                await linkChange()
+                await linkChange(within: timeout)
                 continue
             }
             if let connection {
@@ -180,7 +180,8 @@ extension Instance {
                     // A foreign shim tells of nothing; the end of the task is the next news.
                     if task.row.phase.hasEnded { return (indexSize, true) }
                 }
-            } else if task.row.phase.hasEnded && (task.guards == .none || link == nil) || task.guards == .lost {
+            } else if task.row.phase.hasEnded && (task.guards == .none || link == nil) {
+                // While it runs without guards its log may go on: new ones find its pipes again.
                 return (indexSize, true)
             }
             await linkChange(within: timeout)

@@ -87,7 +87,9 @@ extension ContainerState {
         message.version = task.shim.version
         message.restarts = task.shim.restarts
         message.upgrades = task.shim.upgrades
-        message.outdated = !task.shim.version.isEmpty && !current.isEmpty && task.shim.version != current
+        message.outdated =
+            ForeignRuntime(container.config.runtime) == nil && !task.shim.version.isEmpty && !current.isEmpty
+            && task.shim.version != current
         return message
     }
 }

@@ -2,6 +2,7 @@
 import secrets
 import struct
 
+import events
 from harness import IMAGE
 from ttrpc_client import Client, encode, one, text
 
@@ -105,3 +106,11 @@ def index(directory):
     """Every entry of an index as (stream, flags, segment, length, offset, time ns)."""
     data = (directory / "index").read_bytes()
     return [struct.unpack("<4xBBxxIIQq8x", data[at:at + 40]) for at in range(0, len(data), 40)]
+
+
+def kill_shim(world, identifier):
+    """SIGKILL to the shim; returns when the keeper's next one has taken the container over."""
+    lock = world.bundle(identifier) / "lock"
+    starts = int(lock.read_text())
+    world.guards(identifier)[0].kill_and_wait()
+    events.wait_file(lock, lambda p: int(p.read_text() or 0) > starts)

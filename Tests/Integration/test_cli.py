@@ -13,7 +13,8 @@ COMMANDS = [
     ("run",), ("containers",), ("containers", "create"), ("containers", "list"), ("containers", "inspect"), ("containers", "delete"), ("tasks",),
     ("tasks", "start"), ("tasks", "kill"), ("tasks", "list"), ("tasks", "wait"), ("tasks", "delete"), ("tasks", "pause"), ("tasks", "resume"),
     ("images",), ("images", "import"), ("images", "list"), ("images", "inspect"), ("images", "delete"), ("logs",), ("version",), ("info",), ("ps",),
-    ("rm",), ("rmi",), ("kill",), ("stop",), ("inspect",),
+    ("rm",), ("rmi",), ("kill",), ("stop",), ("inspect",), ("exec",), ("execs",), ("execs", "list"), ("execs", "kill"), ("execs", "delete"),
+    ("attach",), ("stats",), ("top",), ("update",), ("shims",), ("shims", "list"), ("shims", "upgrade"),
 ]
 
 

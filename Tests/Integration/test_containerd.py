@@ -3,10 +3,12 @@ import fcntl
 import hashlib
 import os
 import pty
+import random
 import re
 import signal
 import struct
 import termios
+import time
 
 import events
 import pytest
@@ -408,3 +410,27 @@ def test_a_client_that_goes_away_ends_neither_input_nor_process(world):
     client.process.wait()
     assert world.tasks()["c1"] == (pid, "RUNNING")
     world.remove("c1")
+
+
+def test_shims_killed_at_any_moment_cost_neither_status_nor_output(world, stream):
+    """Each container loses up to four shims, at moments that chance picks between its making and its end."""
+    seed = int.from_bytes(os.urandom(4), "big")
+    chance, kills = random.Random(seed), 0
+    for number in range(12):
+        identifier, code = f"k{number}", number + 1
+        client = world.client("run", "--rm", "--runtime", RUNTIME, IMAGE, identifier, "sh", "-c", f"echo a; usleep 30000; echo b; exit {code}")
+        mine, next_kill = 0, time.monotonic() + chance.random() * 0.15
+        while mine < 4 and not events.readable([client.pidfd], 0.0005):
+            if time.monotonic() < next_kill:
+                continue
+            try:
+                shim, _ = world.guards(identifier)
+            except (OSError, AssertionError, KeyError, IndexError):
+                continue
+            shim.kill()
+            mine, next_kill = mine + 1, time.monotonic() + chance.random() * 0.05
+        kills += mine
+        assert client.wait() == code, f"seed {seed}: {client}"
+        assert client.out.data == b"a\nb\n", f"seed {seed}: {client}"
+        assert [t for t, _ in stream.until(identifier, "/tasks/delete")] == ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"], f"seed {seed}"
+    assert kills >= 12, f"seed {seed}"

@@ -1,5 +1,6 @@
 """Keeper and shim killed together, the container alive: new guards find its pipes again, and how it ends is true or unknown, never invented."""
 import fcntl
+import json
 import os
 import select
 import shutil
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from shim_client import (Container, alive, become_subreaper, children, eventually, log_bytes, log_ended, log_entries, read_record, write_record)
+import events
+from shim_client import (Container, alive, become_subreaper, children, eventually, field, first, log_bytes, log_ended, log_entries, read_record,
+                         write_record)
 
 BIN = Path(__file__).parents[2] / "bin"
 GAP = 2
@@ -380,3 +383,57 @@ def test_a_helper_that_is_killed_leaves_what_the_next_one_needs(make, call, numb
     eventually(lambda: log_ended(container.log), "the log ends")
     assert log_bytes(container.log, 1) == b"before\nafter\n"
     reap()
+
+
+def execute(container, client, name, script):
+    """An exec whose output goes to its log; its pid."""
+    process = {"terminal": False, "user": {"uid": 0, "gid": 0}, "args": ["/bin/sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"]}
+    spec = field(1, "types.containerd.io/opencontainers/runtime-spec/1/Process") + field(2, json.dumps(process))
+    client.call("Exec", container.target + field(2, name) + field(5, "log:") + field(6, "log:") + field(7, spec))
+    return first(client.call("Start", container.target + field(2, name)), 1)
+
+
+def test_an_exec_s_pipes_are_found_again_too(make):
+    container = make(PATIENT)
+    client, pid = container.run()
+    said(container, b"before\n")
+    name = "e" * 64
+    log = f"{container.bundle}/exec/{name}/log"
+    child = execute(container, client, name, "trap 'echo late; exit 21' USR1; echo early; while :; do sleep 1000 & wait $!; done")
+    eventually(lambda: os.path.exists(f"{log}/index") and b"early\n" in log_bytes(log, 1), "the exec has written")
+    kill_both(container)
+    client = regained(container)
+    assert f"exec/{name}/stdout" in read_record(f"{container.bundle}/guards")["regained"]
+    shim = container.shim
+    os.kill(shim, signal.SIGSTOP)
+    os.kill(child, signal.SIGUSR1)
+    os.waitpid(child, 0)
+    os.kill(shim, signal.SIGCONT)
+    assert first(client.call("Wait", container.target + field(2, name)), 1) == 21
+    assert read_record(f"{container.bundle}/exec/{name}/exit")["source"] == "pidfd"
+    eventually(lambda: log_ended(log), "the exec's log ends")
+    assert log_bytes(log, 1) == b"early\nlate\n"
+    assert sorted(entry[0] for entry in log_entries(log) if entry[1] & GAP) == [1, 2]
+    os.kill(pid, signal.SIGUSR1)
+    assert container.wait(client) == 43
+    reap()
+
+
+def test_the_manager_makes_new_guards_by_itself(alone):
+    """Through the whole engine: both are killed at once, and run goes on as if nothing had been."""
+    identifier = alone.background("trap 'echo bye; exit 9' TERM; echo ready; while :; do sleep 1000 & wait $!; done")
+    follower = alone.client("logs", "-f", identifier)
+    follower.out.until(b"ready\n")
+    shim, keeper = alone.guards(identifier)
+    keeper.kill()
+    shim.kill()
+    keeper.wait()
+    shim.wait()
+    deadline = events.Deadline(20)
+    while alone.task(identifier)["guards"] != "both":
+        deadline.left("new guards")
+    alone.ctrctl("tasks", "kill", identifier)
+    assert alone.wait(identifier) == 9
+    assert alone.task(identifier)["exit"]["source"] in ("pidfd", "zombie")
+    follower.wait()
+    assert follower.out.data == b"ready\nbye\n"

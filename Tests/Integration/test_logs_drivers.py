@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import events
-from logclient import Reading, create, log_path, read
+from logclient import Reading, create, kill_shim, log_path, read
 from ttrpc_client import RPCError
 
 LINES = "i=0; while [ $i -lt {total} ]; do i=$((i+1)); echo $i; [ $((i % {burst})) = 0 ] && usleep {pause}; done"
@@ -69,7 +69,7 @@ def test_each_line_is_in_the_file_once_whoever_is_killed(alone, driver):
         alone.kill9()
         if number % 3 == 0:
             alone.start()
-            alone.guards(identifier)[0].kill()
+            kill_shim(alone, identifier)
             alone.kill9()
         alone.start()
     assert alone.wait(identifier, 60) == 0
@@ -224,6 +224,7 @@ def test_a_journal_that_is_slow_or_away_holds_up_nobody(alone):
     assert list(seen) == list(range(min(seen), 3001)) and all(len(positions) == 1 for positions in seen.values())
     alone.ctrctl("rm", identifier)
     journal.close()
+    path.unlink()
 
 
 def test_without_a_journal_create_says_so(world):

@@ -9,7 +9,7 @@ import pytest
 
 import events
 import harness
-from logclient import STDERR, STDOUT, Reading, create, read, verify
+from logclient import STDERR, STDOUT, Reading, create, kill_shim, read, verify
 from ttrpc_client import RPCError
 
 NUMBERS = "for i in 1 2 3 4 5 6 7 8 9; do echo o$i; usleep 20000; echo e$i >&2; usleep 20000; done"
@@ -110,7 +110,7 @@ def test_a_follower_goes_on_across_restarts_of_manager_and_shim(alone):
                     if got.count(b"\n") > 500 * (cuts + 1) and cuts < 4:
                         cuts += 1
                         if cuts % 2:
-                            alone.guards(identifier)[0].kill()
+                            kill_shim(alone, identifier)
                         else:
                             alone.kill9().start()
         except (ConnectionError, RPCError):
@@ -217,8 +217,7 @@ def test_a_killed_shim_leaves_a_log_without_a_problem(alone):
     log = alone.incarnation(identifier) / "log"
     for size in (1, 100_000, 500_000):
         events.wait_file(log / "stdout.000001", lambda p: p.exists() and p.stat().st_size >= size)
-        shim, _ = alone.guards(identifier)
-        shim.kill_and_wait()
+        kill_shim(alone, identifier)
     events.wait_file(log / "stderr.000001", events.has_text("done\n"), 60)
     import checks
     with Reading(alone, identifier, follow=True, streams=[STDOUT]) as reading:

@@ -5,7 +5,7 @@ import subprocess
 import checks
 import events
 from events import Pid
-from logclient import STDOUT, Reading, create, index, read, verify
+from logclient import STDOUT, Reading, create, index, kill_shim, read, verify
 from ttrpc_client import RPCError
 
 LINES = "i=0; while [ $i -lt {total} ]; do i=$((i+1)); echo $i; [ $((i % {burst})) = 0 ] && usleep {pause}; done"
@@ -45,6 +45,7 @@ def test_a_follower_gets_every_line_over_rotations(world):
     assert not any(p.gap for p in pieces), [(p.segment, p.gap_bytes) for p in pieces if p.gap]
     assert numbers(out) == list(range(1, 4001))
     assert len({p.segment for p in pieces if p.data}) > 5
+    world.wait(identifier)
     world.ctrctl("rm", identifier)
 
 
@@ -88,7 +89,7 @@ def test_a_place_that_rotation_took_is_a_gap(world):
 
 def test_kills_of_the_shim_in_the_middle_of_rotations(alone):
     """Small segments and much output: nearly every kill falls beside a rotation. No line is torn, doubled or lost, for a reader that follows."""
-    total = 60000
+    total = 30000
     identifier = create(alone, LINES.format(total=total, burst=200, pause=3000), options={"max-size": "10k", "max-file": 200})
     got, cursors, killed = b"", [], 0
     ended = False
@@ -100,13 +101,13 @@ def test_kills_of_the_shim_in_the_middle_of_rotations(alone):
                     got += piece.data
                     if piece.data:
                         cursors = [piece.cursor()]
-                    if got.count(b"\n") > 2500 * (killed + 1) and killed < 20:
+                    if got.count(b"\n") > 2500 * (killed + 1) and killed < 10:
                         killed += 1
-                        alone.guards(identifier)[0].kill_and_wait()
+                        kill_shim(alone, identifier)
                     ended = piece.ended
         except (ConnectionError, RPCError):
             pass
-    assert killed == 20
+    assert killed == 10
     checks.numbered_lines(got, last=total)
     report, = verify(alone, identifier)
     assert report["problems"] == [] and report["gaps"] == 0
@@ -114,12 +115,12 @@ def test_kills_of_the_shim_in_the_middle_of_rotations(alone):
 
 def test_kills_while_the_oldest_go(alone):
     """The same with only two segments: what is left afterwards is whole, and the count of what went is right."""
-    total = 60000
+    total = 30000
     identifier = create(alone, LINES.format(total=total, burst=200, pause=3000), options={"max-size": "4k", "max-file": 2})
     log = alone.incarnation(identifier) / "log"
-    for number in range(1, 21):
+    for number in range(1, 11):
         events.wait_file(log / "index", lambda _: newest(log) >= number * 3)
-        alone.guards(identifier)[0].kill_and_wait()
+        kill_shim(alone, identifier)
         assert len(segments(alone, identifier)) <= 4
     assert alone.wait(identifier, 120) == 0
     assert len(segments(alone, identifier)) == 2
@@ -185,9 +186,8 @@ def test_a_full_disk_holds_up_nobody_and_what_is_lost_is_counted(alone):
                     filler.write(b"x" * 4096)
             except OSError:
                 pass
-        shim, _ = alone.guards(identifier)
         init = Pid(alone.task(identifier)["pid"])
-        shim.kill_and_wait()
+        kill_shim(alone, identifier)
         (directory / "filler").unlink()
         alone.ctrctl("kill", identifier)
         assert alone.wait(identifier) == 137 and not init.alive()
@@ -207,7 +207,7 @@ def test_a_file_that_nobody_may_write_drops_output_and_the_container_ends(alone)
     files = [log / "stdout.000001", log / "index"]
     subprocess.run(["chattr", "+i", *files], check=True)
     try:
-        alone.guards(identifier)[0].kill_and_wait()
+        kill_shim(alone, identifier)
         with open(alone.directory / "immutable" / "fifo", "w") as fifo:
             fifo.write("go\n")
         assert alone.wait(identifier, 60) == 3

@@ -206,6 +206,10 @@ def test_two_attached_clients_see_the_same_and_both_may_type(world, named):
     name = named("two")
     world.ctrctl("run", "-dit", "--name", name, IMAGE, "sh", "-c", "stty -echo; while read x; do echo \"<$x>\"; done; exit 2")
     first, second = Terminal(world, "attach", name), Terminal(world, "attach", name)
+    for each in (first, second):
+        # Who sees its own words is attached.
+        each.type(b"hello\r")
+        each.until(rb"<hello>")
     for terminal, word in ((first, b"one"), (second, b"two")):
         terminal.type(word + b"\r")
         for each in (first, second):
@@ -305,17 +309,12 @@ def test_a_pipe_goes_on_at_the_byte_after_new_managers(alone, command):
         words = ["run", "--rm", "-i", IMAGE, "cat"]
     process = subprocess.Popen([str(BIN / "ctrctl"), *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=alone.env)
     out = events.Output(process.stdout.fileno())
-    process.stdin.write(data[:1 << 20])
-    process.stdin.flush()
+    thread = feed(process, data)
     deadline = events.Deadline(60)
-    while len(out.data) < 1 << 19:
-        out.pump(deadline.left("the first half"))
-    alone.kill9()
-    thread = feed(process, data[1 << 20:])
-    alone.start()
-    while len(out.data) < 3 << 20:
-        out.pump(deadline.left("the second half"))
-    alone.restart()
+    for part in (1, 3):
+        while len(out.data) < part << 20:
+            out.pump(deadline.left(f"part {part}"))
+        alone.restart()
     assert out.rest(60) == data
     thread.join()
     assert process.wait(20) == 0, process.stderr.read()
@@ -350,7 +349,7 @@ def test_the_detach_keys_work_while_no_manager_is_there(alone):
 def test_attached_input_is_appended_and_stays_open(world, named):
     name = named("shared")
     world.ctrctl("run", "-di", "--name", name, IMAGE, "sh", "-c", "while read x; do echo \"<$x>\"; done; echo end")
-    reader = world.client("attach", "--no-stdin", name)
+    reader = world.client("logs", "-f", name)
     for word in ("one", "two"):
         process = subprocess.Popen([str(BIN / "ctrctl"), "attach", name], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=world.env)
         process.stdin.write(word.encode() + b"\n")

@@ -35,6 +35,7 @@ final class CgroupWriterTests: XCTestCase {
         XCTAssertEqual(CgroupWriter.restoring([], "8:0 6"), ["8:0 0"])
         XCTAssertEqual(CgroupWriter.restoring([], "0-1"), ["\n"])
         XCTAssertEqual(CgroupWriter.restoring(["8:16 rbps=1"], "8:0 rbps=6 wiops=7"), ["8:0 rbps=max wiops=max"])
+        XCTAssertEqual(CgroupWriter.restoring([], "0-1"), ["\n"])
     }
 
     private func directory(_ files: [String: String]) throws -> String {

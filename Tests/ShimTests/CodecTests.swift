@@ -161,6 +161,36 @@ final class CodecTests: XCTestCase {
                     $0.indexSize = .random(in: 0 ... .max)
                     $0.ended = .random()
                 }, ctr__shim__v1__wait_log_response__descriptor)
+            try roundTrip(
+                Ctr_Shim_V1_ProcessesResponse.with {
+                    $0.processes = (0..<Int.random(in: 0...3)).map { _ in
+                        .with {
+                            $0.execID = text()
+                            $0.pid = number()
+                            $0.startTime = .random(in: 0 ... .max)
+                            $0.inputOpen = .random()
+                            $0.exitStatus = number()
+                            $0.exitedAtNs = .random(in: .min ... .max)
+                            $0.stdout = text()
+                        }
+                    }
+                }, ctr__shim__v1__processes_response__descriptor)
+            try roundTrip(
+                Ctr_Shim_V1_WriteInputRequest.with {
+                    $0.execID = text()
+                    $0.data = any().value
+                    $0.offset = .random(in: 0 ... .max)
+                    $0.append = .random()
+                    $0.close = .random()
+                }, ctr__shim__v1__write_input_request__descriptor)
+            try roundTrip(
+                Containerd_Task_V2_ExecProcessRequest.with {
+                    $0.id = text()
+                    $0.execID = text()
+                    $0.terminal = .random()
+                    $0.stdin = text()
+                    if .random() { $0.spec = any() }
+                }, containerd__task__v2__exec_process_request__descriptor)
         }
     }
 }

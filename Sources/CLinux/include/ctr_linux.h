@@ -109,6 +109,13 @@ enum {
 /* The same with a set of flags. */
 int ctr_spawn_with(const char *path, char *const argv[], char *const envp[], const char *cwd, const int *fd_map, int fd_count, unsigned flags);
 
+/* The keeper: map[i] becomes descriptor i of `count`, all others are closed; a session of its own, "/" as its directory, protected from the
+ * kernel's memory killer as far as the host allows, in the version 2 directory `cgroup` (< 0: the caller's) and, by the open "tasks" files
+ * in `entrances`, in version 1 ones. Returns the pid, also of a caller that ends at once; an exec failure is returned as -errno. All signals
+ * are blocked in it. */
+int ctr_spawn_guards(const char *path, char *const argv[], char *const envp[], const int *map, int count, int cgroup, const int *entrances,
+                     int entrance_count);
+
 /* environ(7), which Swift does not import. */
 char *const *ctr_environ(void);
 

@@ -39,6 +39,9 @@ struct LogSink {
 
     private let selection: LogSelection
     private var ended = false
+    /// Whether the manager has said where the reading begins: what the process writes from now on is seen.
+    var isPlaced: Bool { wasAnswered || ended || selection.tail == nil }
+
     private var wasAnswered = false
     private var cursors: [Ctr_V1_LogStream: Ctr_V1_LogCursor] = [:]
     private var pending: ArraySlice<UInt8> = []

@@ -20,7 +20,8 @@ extension Session {
                 sizes.removeFirst()
                 owed[try resize(size, connection)] = .resize(size)
             }
-            if var request = input?.request() {
+            // What is typed before the reading has begun could be answered before it.
+            if sink.isPlaced, var request = input?.request() {
                 request.namespace = manager.namespace
                 request.container = plan.container
                 request.execID = plan.execID
@@ -89,17 +90,10 @@ extension Session {
     }
 
     private func delete(_ connection: Connection) throws(ClientError) -> UInt32 {
-        if plan.execID.isEmpty {
-            var request = Ctr_V1_DeleteContainerRequest()
-            request.namespace = manager.namespace
-            request.container = plan.container
-            return try connection.start(API.deleteContainer, request)
-        }
-        var request = Ctr_V1_DeleteExecRequest()
+        var request = Ctr_V1_DeleteContainerRequest()
         request.namespace = manager.namespace
         request.container = plan.container
-        request.execID = plan.execID
-        return try connection.start(API.deleteExec, request)
+        return try connection.start(API.deleteContainer, request)
     }
 
     /// Takes what has arrived; false when there is nothing. Stops at output that has to be written first.

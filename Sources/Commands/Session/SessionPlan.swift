@@ -25,7 +25,7 @@ struct SessionPlan {
     var detachKeys = DetachKeys.standard
     /// Signals to this program go to the process.
     var proxiesSignals = true
-    /// The container, or the exec, is deleted when all is done.
+    /// The container is deleted when all is done.
     var removes = false
     /// A terminal program is made to draw its screen anew.
     var redraws = false

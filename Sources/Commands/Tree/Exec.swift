@@ -75,7 +75,7 @@ struct Exec: Command {
         plan.terminal = tty
         plan.detachKeys = try front.keys()
         plan.proxiesSignals = front.proxies(isRaw: Session.isRaw(tty, input: interactive))
-        plan.removes = true
+        // Its end was told and its output was read: then the manager forgets it by itself.
         plan.initialSize = request.config.terminalSize
         return try Session(plan, manager).finish(name: request.container)
     }
