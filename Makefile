@@ -41,11 +41,12 @@ deps-vm: ## install what boots a virtual machine
 
 build: $(addprefix bin/,$(PROGRAMS)) ## build the release programs into bin/
 
+# The stamp is as old as the start of the build: what was changed meanwhile is built the next time.
 # Static links name every use of dlopen and getpwnam; tools/build.sh filters those lines and nothing else.
 $(STAMP): $(SWIFT_SOURCES)
-	@mkdir -p $(BUILD)
+	@mkdir -p $(BUILD); touch $(BUILD)/started
 	@tools/build.sh $(SWIFT) build -c release --static-swift-stdlib --scratch-path $(BUILD)
-	@touch $@
+	@touch -r $(BUILD)/started $@
 
 # Copied beside and renamed: a program that is running is replaced, never written into.
 define copied

@@ -110,7 +110,7 @@ public struct LogWriter: ~Copyable {
             let moved = move(stream, from: pipe, limit: limit - total, &state)
             if case .moved(let count) = moved {
                 total += count
-                if count >= 64 << 10 && !state.isLoud { Self.widen(pipe, &state) }
+                if count >= 32 << 10 && !state.isLoud { Self.widen(pipe, &state) }
                 continue
             }
             result = moved

@@ -15,8 +15,6 @@ final class AttachedLog: LogSink {
     /// What is kept at least where nobody reads.
     static let kept = 1 << 20
     static let segmentBytes: UInt64 = 256 << 10
-    /// How long a reader is expected: from the start, and after its connection was cut.
-    static let graceTime: Int64 = 10_000_000_000
 
     private struct Segment {
         let number: UInt32
@@ -35,14 +33,13 @@ final class AttachedLog: LogSink {
     /// Behind the last entry that is counted, and the last that was read (positions of the index).
     private var counted: UInt64 = 0
     private var readTo: UInt64 = 0
-    private var reader: UInt32?
-    private var grace: Int64
+    /// Until a farewell: who asked for the log is about to read, or to come back.
+    private var isAwaited = true
     private var isClosed = false
     /// A pipe waits.
     private var isFull = false
 
     init(in directory: Int32) throws(SysError) {
-        grace = now(CLOCK_MONOTONIC) + Self.graceTime
         try super.init(in: directory, segmentBytes: Self.segmentBytes)
         count()
     }
@@ -51,8 +48,6 @@ final class AttachedLog: LogSink {
         get { stream == .stdout ? stdout : stderr }
         set { if stream == .stdout { stdout = newValue } else { stderr = newValue } }
     }
-
-    private var isAwaited: Bool { reader != nil || grace != .max }
 
     private func sum(_ value: (Segment) -> Int) -> Int {
         stdout.segments.reduce(0) { $0 + value($1) } + stderr.segments.reduce(0) { $0 + value($1) }
@@ -102,10 +97,12 @@ final class AttachedLog: LogSink {
 
     override var acknowledged: UInt64? { readTo }
 
-    override func acknowledge(_ indexSize: UInt64, by connection: UInt32) -> Bool {
-        if indexSize == .max { return leave() }
-        reader = connection
-        grace = .max
+    override func acknowledge(_ indexSize: UInt64) -> Bool {
+        isAwaited = indexSize != .max
+        if !isAwaited {
+            trim()
+            return hasRoom()
+        }
         if indexSize <= readTo { return false }
         var at = readTo
         readTo = indexSize
@@ -138,24 +135,5 @@ final class AttachedLog: LogSink {
         return true
     }
 
-    /// The reader has said that it reads no more, or is gone for too long.
-    private func leave() -> Bool {
-        reader = nil
-        grace = .max
-        trim()
-        return hasRoom()
-    }
-
-    override func forget(connection: UInt32) {
-        if reader != connection { return }
-        reader = nil
-        grace = now(CLOCK_MONOTONIC) + Self.graceTime
-    }
-
     override func close() { isClosed = true }
-
-    /// Looked at only where somebody waits for it.
-    override var deadline: Int64 { isFull || !isClosed ? grace : .max }
-
-    override func expire(at time: Int64) -> Bool { grace <= time ? leave() : false }
 }

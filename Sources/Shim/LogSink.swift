@@ -38,15 +38,11 @@ class LogSink: Sink {
     func retry() { writer.retry() }
 
     /// A reader has everything up to `indexSize` of the index; whether that made room.
-    func acknowledge(_ indexSize: UInt64, by connection: UInt32) -> Bool { false }
+    func acknowledge(_ indexSize: UInt64) -> Bool { false }
     /// What its reader has said that it has; nil where nobody is waited for.
     var acknowledged: UInt64? { nil }
     /// The process has ended: nothing is held back any more.
     func close() {}
-    func forget(connection: UInt32) {}
-    var deadline: Int64 { .max }
-    /// Whether what was due at `time` made room.
-    func expire(at time: Int64) -> Bool { false }
 }
 
 /// /dev/null, for a terminal whose output nobody asked for.

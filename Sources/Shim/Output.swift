@@ -24,9 +24,9 @@ final class Output {
     private var stderr = Flow()
     /// The sink that is a log, if there is one.
     private(set) var log: LogSink?
-    /// There will be one once the process runs; and whose connection asked for it before.
+    /// There will be one once the process runs; its reader may have left before.
     var expectsLog = false
-    private var earlyReader: UInt32?
+    private var farewell = false
     private(set) var waits: [(call: Call, indexSize: UInt64)] = []
 
     /// Both streams are closed and drained; set once.
@@ -87,8 +87,7 @@ final class Output {
     /// The log of a process that is known from its records alone.
     func keep(log: LogSink) {
         self.log = log
-        if let earlyReader { _ = log.acknowledge(0, by: earlyReader) }
-        earlyReader = nil
+        if farewell { _ = log.acknowledge(.max) }
     }
 
     /// The terminal of the process, whose output is `writer`'s pipe's from now on.
@@ -277,25 +276,26 @@ final class Output {
 
     func wait(_ call: Call, indexSize: UInt64) {
         if log == nil && expectsLog {
-            earlyReader = indexSize == .max ? nil : call.connection
-            return waits.append((call, indexSize))
+            farewell = indexSize == .max
+            waits.append((call, indexSize))
+            return wakeWaits()
         }
         guard let log else { return answer(call, .failure(Status(.failedPrecondition, "the output of this process goes to no log"))) }
         log.retry()
-        if log.acknowledge(indexSize, by: call.connection) { sinkHasRoom() }
+        if log.acknowledge(indexSize) { sinkHasRoom() }
         waits.append((call, indexSize))
         wakeWaits()
     }
 
     /// What a reader had said to the program that this one was before.
     func acknowledge(_ indexSize: UInt64) {
-        if log?.acknowledge(indexSize, by: 0) ?? false { sinkHasRoom() }
+        if log?.acknowledge(indexSize) ?? false { sinkHasRoom() }
     }
 
     private func wakeWaits() {
-        guard !waits.isEmpty, let log else { return }
-        let size = log.indexSize
-        let ended = log.ended
+        if waits.isEmpty { return }
+        let size = log?.indexSize ?? 0
+        let ended = log?.ended ?? false
         let ready = waits.filter { ended || size > $0.indexSize || $0.indexSize == .max }
         if ready.isEmpty { return }
         waits = ended ? [] : waits.filter { size <= $0.indexSize && $0.indexSize != .max }
@@ -311,19 +311,15 @@ final class Output {
     }
 
     /// The nearest moment at which something is due.
-    var deadline: Int64 { waits.reduce(min(drainDeadline, log?.deadline ?? .max)) { min($0, $1.call.deadline) } }
+    var deadline: Int64 { waits.reduce(drainDeadline) { min($0, $1.call.deadline) } }
 
     func takeLate(_ time: Int64, into late: inout [Call]) {
         if drainDeadline <= time { finish() }
-        if let log, log.deadline <= time, log.expire(at: time) { sinkHasRoom() }
         late += waits.filter { $0.call.deadline <= time }.map { $0.call }
         waits.removeAll { $0.call.deadline <= time }
     }
 
-    func forget(connection: UInt32) {
-        waits.removeAll { $0.call.connection == connection }
-        log?.forget(connection: connection)
-    }
+    func forget(connection: UInt32) { waits.removeAll { $0.call.connection == connection } }
 }
 
 /// SPLICE_F_MOVE | SPLICE_F_NONBLOCK of splice(2), which the C library's header shows only with _GNU_SOURCE.

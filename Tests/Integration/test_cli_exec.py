@@ -188,6 +188,8 @@ def test_stats_stream_and_name_what_does_not_run(world, box):
     client.out.until_line(2)
     first, second = [json.loads(line) for line in client.out.data.splitlines()[:2]]
     assert first["time"] < second["time"] and first["cpu_usage_ns"] <= second["cpu_usage_ns"]
+    client.kill()
+    client.wait()
 
 
 def test_a_live_table_is_drawn_in_place_on_a_terminal_alone(world, box):
@@ -228,6 +230,7 @@ def spoken(world):
     reader.err.until(b"two")
     middle = datetime.now(timezone.utc)
     world.ctrctl("attach", "spoken", stdin=b"go\n")
+    assert reader.wait() == 0
     yield middle.isoformat().replace("+00:00", "Z")
     world.ctrctl("rm", "-f", "spoken")
 

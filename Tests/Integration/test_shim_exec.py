@@ -397,7 +397,9 @@ def test_an_attached_log_goes_on_in_the_next_shim(running):
 
 def test_an_attached_log_without_a_reader_keeps_the_newest(running):
     c, client = running
-    e = sh(c, client, "e", "seq 1 3000000", stdout="log:attached").run()
+    e = sh(c, client, "e", "seq 1 3000000", stdout="log:attached").add()
+    e.wait_log(2**64 - 1)
+    e.start()
     assert e.wait() == 0, "nobody reads, and it ends all the same"
     data = Reader(e, late=True).all()[1]
     assert 1 << 20 <= len(data) < 2 << 20 and data.endswith(b"\n3000000\n")

@@ -123,12 +123,14 @@ def test_d_takes_a_terminal_from_anywhere(world, named):
 # The terminal there
 
 def test_the_container_has_the_size_of_the_terminal_and_follows_it(world):
-    terminal = Terminal(world, "run", "--rm", "-it", IMAGE, "sh", "-c", f"trap 'stty size' WINCH; trap 'exit 0' USR1; stty size; {IDLE}", rows=31, columns=97)
+    terminal = Terminal(world, "run", "--rm", "-it", IMAGE, "sh", "-c", f"trap 'stty size' WINCH; trap 'exit 0' INT; stty size; {IDLE}", rows=31, columns=97)
     terminal.until(rb"31 97\r\n")
     terminal.resize(40, 120)
     terminal.until(rb"40 120\r\n")
     terminal.resize(25, 80)
     terminal.until(rb"25 80\r\n")
+    terminal.type(b"\x03")
+    assert terminal.wait() == 0
 
 
 def test_ctrl_c_is_for_the_process_and_not_for_the_client(world):
@@ -181,7 +183,9 @@ def test_the_detach_keys_leave_the_container_and_attach_comes_back(world, named)
 def test_attach_begins_with_what_comes_from_now_on(world, named):
     name = named("fromnow")
     world.ctrctl("run", "-dit", "--name", name, IMAGE, "sh", "-c", "echo before; while read x; do echo \"<$x>\"; done")
-    world.client("logs", "-f", name).out.until(rb"before")
+    reader = world.client("logs", "-f", name)
+    reader.out.until(rb"before")
+    reader.close()
     terminal = Terminal(world, "attach", name)
     terminal.type(b"now\r")
     terminal.until(rb"<now>")
