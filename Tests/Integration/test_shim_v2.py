@@ -245,7 +245,7 @@ def test_info_and_version(caller):
     assert first(features, 1).endswith(b"/features/Features") and "ociVersionMax" in json.loads(first(features, 2))
     assert first(decode(first(info, 3)), 1) == b"containerd.runc.v1.Options"
     done = subprocess.run([caller.program, "-v"], capture_output=True, env=caller.env)
-    assert done.returncode == 0 and re.search(rb"Version: +\d+\.\d+", done.stdout)
+    assert done.returncode == 0 and re.search(rb"^ctr-shim \d+\.\d+", done.stdout)
 
 
 def test_delete_of_a_running_container_kills_it_and_leaves_nothing(caller):
