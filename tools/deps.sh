@@ -3,7 +3,7 @@
 set -euo pipefail
 case "${1:-build}" in
 build) want=(gcc libc6-dev make pkg-config binutils libseccomp-dev libcap-dev libprotobuf-c-dev libsqlite3-dev zlib1g-dev libssl-dev
-    busybox-static strace python3 python3-pytest runc crun skopeo containerd) ;;
+    busybox-static strace procps python3 python3-pytest runc crun skopeo containerd) ;;
 peers) want=(containerd runc crun podman skopeo umoci) ;;
 vm) want=(qemu-system-x86 cpio e2fsprogs python3) ;;
 proto) want=(protobuf-compiler protobuf-c-compiler libprotobuf-dev) ;;
