@@ -112,10 +112,12 @@ disabled_plugins = {json.dumps(DISABLED)}
         return Client(self, self.command(*args))
 
     def run(self, identifier, *command, options=(), runtime=RUNTIME, code=0, stdin=None):
-        return self.ctr("run", "--rm", "--runtime", runtime, *options, IMAGE, identifier, *command, code=code, stdin=stdin)
+        return self.ctr("run", "--rm", "--fifo-dir", self.directory / "fifos", "--runtime", runtime, *options, IMAGE, identifier, *command, code=code,
+                        stdin=stdin)
 
     def background(self, identifier, *command, options=(), runtime=RUNTIME):
-        return self.ctr("run", "-d", "--runtime", runtime, *options, IMAGE, identifier, *command)
+        # ctr run -d leaves its FIFOs behind, and so does one that fails.
+        return self.ctr("run", "-d", "--fifo-dir", self.directory / "fifos", "--runtime", runtime, *options, IMAGE, identifier, *command)
 
     def tasks(self):
         """Id to (pid, status)."""
