@@ -10,7 +10,7 @@ import Testing
         let one = try parse([
             "-namespace", "ns", "-address", "/a.sock", "-publish-binary", "/usr/bin/containerd", "-id", "c1", "-debug", "start",
         ])
-        let other = try parse(["-id=c1", "-debug", "-namespace=ns", "start"])
+        let other = try parse(["-id=c1", "-debug", "-address=/a.sock", "-namespace=ns", "start"])
         #expect(one == other)
         #expect(one.action == .start && one.namespace == "ns" && one.id == "c1" && one.bundle == "/bundle")
     }
