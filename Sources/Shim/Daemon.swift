@@ -36,6 +36,7 @@ final class Daemon {
         let before = Self.state(arguments)
         try Self.settle(keeping: before?.descriptors ?? [])
         let place = try Place(arguments, before)
+        if place.isSuperseded() { _exit(0) }
         self.place = place
         let made = try shimErrors { () throws(SysError) -> (Loop, Server, Int32) in
             let loop = try Loop()

@@ -209,3 +209,25 @@ struct Regain {
         return names
     }
 }
+
+extension Place {
+    /// Whether this shim's keeper is not the one that counts: another helper started a second pair, because the first one was killed before it
+    /// wrote who its keeper is. Then this shim ends, and its keeper with it. A keeper that no record names and that has no rival is written down.
+    ///
+    /// Called with the lock held, and every helper holds it until its record is written.
+    func isSuperseded() -> Bool {
+        guard keeperPid > 0, let keeper = try? ProcessIdentity(current: keeperPid) else { return false }
+        let record = (try? GuardsRecord.read(in: bundleDirectory)) ?? nil
+        if record?.keeper == keeper { return false }
+        if let rival = record?.keeper, record?.bootID == bootID, let pidfd = try? rival.open() {
+            var ended = pollfd(fd: pidfd.raw, events: Int16(POLLIN), revents: 0)
+            if poll(&ended, 1, 0) == 0 { return true }
+        }
+        let first = ((try? PidRecord.read(in: bundleDirectory)) ?? nil)?.bootID != bootID
+        try? GuardsRecord(
+            keeper: keeper, bootID: bootID, stdoutPipe: Regain.inode(Inherited.stdout), stderrPipe: Regain.inode(Inherited.stderr),
+            regained: first ? nil : GuardsRecord.Regained(streams: "", lost: "")
+        ).write(in: bundleDirectory)
+        return false
+    }
+}
