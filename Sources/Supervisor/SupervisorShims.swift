@@ -67,9 +67,7 @@ extension Supervisor {
             try Helper.run(program, ["ctr-shim", "-v"], directory: "/", deadline: Self.versionDeadline)
         }
         guard let output, output.status == 0 else { return "" }
-        let words = String(decoding: output.bytes, as: UTF8.self).split(whereSeparator: \.isWhitespace)
-        guard let label = words.firstIndex(of: "Version:"), label + 1 < words.count else { return "" }
-        return String(words[label + 1])
+        return output.text.split(separator: " ").last.map(String.init) ?? ""
     }
 }
 

@@ -82,3 +82,17 @@ def test_one_that_has_no_shim(alone):
         assert error.value.code == NOT_FOUND
         assert upgrade(client) == {}
     alone.ctrctl("rm", box)
+
+
+def test_the_list_says_which_shims_are_of_another_release(alone):
+    box = alone.background("exec sleep 600")
+    assert [shim["outdated"] for shim in alone.ctrctl("shims", "list", "--output", "json").json()] == [False]
+    program = alone.directory / "ctr-shim-next"
+    program.write_text(f'#!/bin/sh\n[ "$1" = -v ] && echo "ctr-shim 9.9.9" || exec {BIN}/ctr-shim "$@"\n')
+    program.chmod(0o755)
+    alone.kill9()
+    alone.write_config(shim=str(program))
+    alone.start()
+    alone.tasks()
+    assert [shim["outdated"] for shim in alone.ctrctl("shims", "list", "--output", "json").json()] == [True]
+    alone.ctrctl("rm", "-f", box)
