@@ -114,6 +114,9 @@ class Ctrd(Side):
     def run_true(self):
         self.ctrctl("run", "--rm", "--network", "none", REFERENCE, "/bin/true")
 
+    def exec_true(self):
+        self.ctrctl("exec", "bench-1", "/bin/true")
+
     def write_lines(self, program, size, chunk):
         self.ctrctl("run", "-d", "--name", "lines", "-v", f"{program.parent}:/lines:ro", REFERENCE, f"/lines/{program.name}", str(size), str(chunk))
         self.ctrctl("tasks", "wait", "lines")
@@ -203,6 +206,10 @@ class Containerd(Side):
         name = f"once-{self.count}"
         self.ctr("run", "--rm", "--seccomp", "--cgroup", f"/{self.parent}/{name}", REFERENCE, name, "/bin/true")
 
+    def exec_true(self):
+        self.count += 1
+        self.ctr("tasks", "exec", "--exec-id", f"e{self.count}", "bench-1", "/bin/true")
+
     def write_lines(self, program, size, chunk):
         self.ctr("run", "--rm", "--seccomp", "--cgroup", f"/{self.parent}/lines", "--log-uri", f"file://{self.directory}/lines", "--mount",
                  f"type=bind,src={program.parent},dst=/lines,options=rbind:ro", REFERENCE, "lines", f"/lines/{program.name}", size, chunk)
@@ -285,6 +292,9 @@ class Podman(Side):
         total = self.counted(*self.podman, "logs", "lines")
         self.command(*self.podman, "rm", "lines")
         return total
+
+    def exec_true(self):
+        self.command(*self.podman, "exec", "bench-1", "/bin/true")
 
     def run_true(self):
         self.command(*self.podman, "run", "--rm", *self.options(), REFERENCE, "/bin/true")
