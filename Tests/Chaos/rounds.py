@@ -45,7 +45,7 @@ class Rounds:
 
     def kill(self, victim, identifier, init, total):
         """One kill at a random point of the output. Whether it hit its processes while there was still something to write."""
-        point = self.random.randrange(total * 9 // 10)
+        point = self.random.randrange(total * 7 // 10)
         try:
             events.wait_file(self.world.incarnation(identifier) / "log" / "index", lambda _: self.log_size(identifier) >= point, 60, init.fd)
         except ProcessLookupError:
@@ -72,7 +72,8 @@ class Rounds:
     def round(self, number):
         lines = self.options.lines
         # Every tenth ends by a signal from outside, the others with one status after the other.
-        code, last = (137, "exec sleep 600") if number % 10 == 9 else (number % 256, f"exit {number % 256}")
+        signalled = number % 10 == 9
+        code, last = (137, "exec sleep 600") if signalled else (number % 256, f"exit {number % 256}")
         identifier = self.world.background(f"seq 1 {lines} & seq 1 {lines} >&2; wait; {last}")
         pid = self.world.task(identifier)["pid"]
         try:
@@ -81,9 +82,9 @@ class Rounds:
             init = None  # it has ended already: no kill of this round counts
         victim = VICTIMS[number % len(VICTIMS)]
         total = 2 * output_bytes(lines)
-        for _ in range(self.random.choice((1, 1, 2)) if init else 0):
+        for _ in range(self.random.choice((1, 2)) if init else 0):
             self.landed[victim] += self.kill(victim, identifier, init, total)
-        if code == 137:
+        if signalled:
             events.wait_file(self.world.incarnation(identifier) / "log" / "index", lambda _: self.log_size(identifier) >= total, 60)
             self.world.ctrctl("kill", identifier)
         self.world.wait(identifier)
@@ -133,7 +134,7 @@ class Rounds:
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--lines", type=int, default=300_000, help="lines of each stream in a round")
+    parser.add_argument("--lines", type=int, default=400_000, help="lines of each stream in a round")
     parser.add_argument("--least", type=int, help="fail below this number of kills that landed (default: as many as rounds)")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3)))
     parser.add_argument("--stop-after", type=int, default=5, help="failed rounds after which it stops")
