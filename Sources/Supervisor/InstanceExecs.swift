@@ -85,7 +85,7 @@ extension Instance {
     func shimIsTooOld(_ operation: String) -> SupervisorError {
         fail(
             .failedPrecondition, operation,
-            "cannot \(operation) in container \(name): its shim is of an older version: `ctrctl shims upgrade \(name)`")
+            "cannot \(operation) in container \(name): its shim is of an older release that cannot do this: stop and start the container")
     }
 
     /// Exec and Start, as far as they are not done, also when the shim dies in between.

@@ -236,7 +236,7 @@ def host_state():
                            for line in read(f"/proc/{pid}/mountinfo").splitlines() if "/ctrd-" in line or " - nsfs " in line}
     groups = set()
     for hierarchy in hierarchies():
-        groups |= {os.path.join(hierarchy, name) for name in os.listdir(hierarchy) if name.startswith("ctrd-")}
+        groups |= {os.path.join(hierarchy, name) for name in os.listdir(hierarchy) if name.startswith(("ctrd-", "ctr-shim-test-"))}
     sockets_found = {line.split(None, 7)[7] for line in read("/proc/net/unix").splitlines()[1:]
                      if len(line.split(None, 7)) == 8 and "/ctrd-" in line}
     left = {os.path.join("/tmp", name) for name in os.listdir("/tmp") if name.startswith("ctrd-")}

@@ -409,11 +409,14 @@ class Container:
                 directory = f"/sys/fs/cgroup/{hierarchy}/{self.parent}/{path}"
                 if not os.path.isdir(directory):
                     continue
-                eventually(lambda: not open(f"{directory}/cgroup.procs").read(), f"{directory} is empty")
-                try:
-                    os.rmdir(directory)
-                except OSError:
-                    pass
+                # Execs that were killed with their shim leave groups of their own below the container's.
+                inside = [os.path.join(directory, name) for name in os.listdir(directory) if path.endswith(self.id) and name.startswith("exec-")]
+                for group in (*inside, directory):
+                    eventually(lambda: not open(f"{group}/cgroup.procs").read(), f"{group} is empty")
+                    try:
+                        os.rmdir(group)
+                    except OSError:
+                        pass
 
 
 def become_subreaper():

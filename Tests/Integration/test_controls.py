@@ -215,3 +215,14 @@ def test_the_kill_rounds_find_what_is_planted(plant):
                            *(() if plant == "missed" else ("--least", "0"))], capture_output=True, text=True, timeout=120)
     expected = {"lost": "lines 77 to 77 are lost", "doubled": "line 77 comes again", "status": "was invented", "missed": "0 kills landed, planned were 2"}
     assert done.returncode == 1 and expected[plant] in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["ctrd-planted", "ctr-shim-test-planted"])
+def test_the_whole_host_check_finds_a_control_group(name):
+    before = hostcheck.host_state()
+    path = Path(list(hostcheck.hierarchies())[-1]) / name
+    path.mkdir()
+    try:
+        assert hostcheck.leaks(before, hostcheck.host_state()).get("cgroup") == [str(path)]
+    finally:
+        path.rmdir()
