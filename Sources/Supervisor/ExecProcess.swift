@@ -17,7 +17,7 @@ final class ExecProcess {
     /// Under way until the process runs; whoever asks for the same exec waits for it.
     var launch: Task<Void, any Error>?
     var watch: Task<Void, Never>?
-    var exitWaiters: [UInt64: CheckedContinuation<Void, any Error>] = [:]
+    var exitWaiters: [UInt64: Waiter] = [:]
     /// Calls of clients that read its output or wait for its end.
     var clients = 0
     /// Those of them that read its output.

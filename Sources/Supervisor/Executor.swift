@@ -67,3 +67,26 @@ public final class Executor: TaskExecutor, Sendable {
         }
     }
 }
+
+/// Somebody who waits for something that an actor will tell. Made and registered by the actor without a suspension between its look at the
+/// state and the registration, which `withTaskCancellationHandler` and continuations do not promise: an end that is told in between would be
+/// missed for ever.
+struct Waiter: Sendable {
+    private let promise: EventLoopPromise<Void>
+
+    init(on loop: any EventLoop) { promise = loop.makePromise() }
+
+    /// Ends the wait; later ones do nothing.
+    func resume() { promise.succeed() }
+    func resume(throwing error: any Error) { promise.fail(error) }
+    func cancel() { promise.fail(CancellationError()) }
+
+    /// Returns when ``resume()`` was called, also before. `onCancel` is told when the task is cancelled, and is to end the wait.
+    func wait(onCancel: @escaping @Sendable () -> Void = {}) async throws {
+        try await withTaskCancellationHandler {
+            try await promise.futureResult.get()
+        } onCancel: {
+            onCancel()
+        }
+    }
+}

@@ -35,7 +35,7 @@ actor Instance {
     /// The link to the guards of the current incarnation, and what waits for news of it.
     var link: Task<Void, Never>?
     var connection: ShimConnection?
-    var linkWaiters: [CheckedContinuation<Void, Never>] = []
+    var linkWaiters: [Waiter] = []
     /// What the log driver makes of the output, where it makes anything, and its work while it is at it.
     var logDriver: LogDriver?
     var logDriverTask: Task<Void, Never>?
@@ -54,8 +54,8 @@ actor Instance {
     /// Every exec that was not forgotten, by id.
     var execs: [String: ExecProcess] = [:]
 
-    var exitWaiters: [UInt64: CheckedContinuation<Void, any Error>] = [:]
-    var nextWaiter: UInt64 = 0
+    var exitWaiters: [UInt64: Waiter] = [:]
+    private var nextWaiter: UInt64 = 0
     /// Connections that read this container's output.
     var readers = 0
     var removalTimer: Scheduled<Void>?
@@ -128,6 +128,12 @@ actor Instance {
     }
 
     var isIdle: Bool { operations.isEmpty }
+
+    /// One who is about to wait, and its number among them.
+    func newWaiter() -> (UInt64, Waiter) {
+        nextWaiter += 1
+        return (nextWaiter, Waiter(on: executor.loop))
+    }
 
     private func finished(_ number: Int) { operations.removeAll { $0.number == number } }
 

@@ -139,16 +139,9 @@ extension Instance {
                 readers -= 1
                 armRemoval()
             }
-            let key = nextWaiter
-            nextWaiter += 1
-            try await withTaskCancellationHandler {
-                try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
-                    if Task.isCancelled { return continuation.resume(throwing: CancellationError()) }
-                    exitWaiters[key] = continuation
-                }
-            } onCancel: {
-                executor.spawn { await self.cancelWaiter(key) }
-            }
+            let (key, waiter) = newWaiter()
+            exitWaiters[key] = waiter
+            try await waiter.wait { [self] in executor.spawn { await self.cancelWaiter(key) } }
         }
     }
 
@@ -157,7 +150,7 @@ extension Instance {
         return shown.incarnation == incarnation && shown.phase.hasEnded
     }
 
-    private func cancelWaiter(_ key: UInt64) { exitWaiters.removeValue(forKey: key)?.resume(throwing: CancellationError()) }
+    private func cancelWaiter(_ key: UInt64) { exitWaiters.removeValue(forKey: key)?.cancel() }
 
     // MARK: auto_remove
 

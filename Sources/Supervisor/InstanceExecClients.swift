@@ -49,23 +49,17 @@ extension Instance {
                 }
                 return ended.exit
             }
-            let (key, execID) = (nextWaiter, exec.id)
-            nextWaiter += 1
-            try await withTaskCancellationHandler {
-                try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
-                    if Task.isCancelled { return continuation.resume(throwing: CancellationError()) }
-                    exec.exitWaiters[key] = continuation
-                }
-            } onCancel: {
-                executor.spawn { await self.cancelExecWaiter(execID, key) }
-            }
+            let execID = exec.id
+            let (key, waiter) = newWaiter()
+            exec.exitWaiters[key] = waiter
+            try await waiter.wait { [self] in executor.spawn { await self.cancelExecWaiter(execID, key) } }
         }
         exec.exitWasTold = true
         return exec.exit?.message ?? Ctr_V1_Exit()
     }
 
     private func cancelExecWaiter(_ execID: String, _ key: UInt64) {
-        execs[execID]?.exitWaiters.removeValue(forKey: key)?.resume(throwing: CancellationError())
+        execs[execID]?.exitWaiters.removeValue(forKey: key)?.cancel()
     }
 
     // MARK: readers

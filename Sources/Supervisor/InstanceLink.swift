@@ -210,7 +210,9 @@ extension Instance {
 
     /// Returns at the next change of the link.
     func linkChange() async {
-        await withCheckedContinuation { linkWaiters.append($0) }
+        let waiter = Waiter(on: executor.loop)
+        linkWaiters.append(waiter)
+        try? await waiter.wait()
     }
 
     func newsOfLink() {

@@ -193,11 +193,9 @@ extension Instance {
         let alarm = timeout.map { timeout in
             executor.loop.scheduleTask(in: timeout) { [self] in _ = executor.spawn { await self.newsOfLink() } }
         }
-        await withTaskCancellationHandler {
-            if !Task.isCancelled { await linkChange() }
-        } onCancel: {
-            executor.spawn { await self.newsOfLink() }
-        }
+        let waiter = Waiter(on: executor.loop)
+        linkWaiters.append(waiter)
+        try? await waiter.wait { [self] in executor.spawn { await self.newsOfLink() } }
         alarm?.cancel()
     }
 }

@@ -164,11 +164,13 @@ def logs(sides, rounds, size):
         speeds = {name: [] for name in ["cat"] + [s.name for s in sides]}
         reading, lost = [], {s.name: 0 for s in sides}
         for _ in range(rounds):
+            os.sync()  # what others wrote is on the disk, before each: else the second one pays for the first
             started = time.monotonic()
             subprocess.run(f"{program} {total} {chunk} | cat > {program}.out", shell=True, check=True)
             speeds["cat"].append(total / 1e6 / (time.monotonic() - started))
             Path(f"{program}.out").unlink()
             for side in sides:
+                os.sync()
                 started = time.monotonic()
                 side.write_lines(program, total, chunk)
                 speeds[side.name].append(total / 1e6 / (time.monotonic() - started))

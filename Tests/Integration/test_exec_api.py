@@ -11,7 +11,7 @@ from events import Pid
 from exec_api import (ALREADY_EXISTS, FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND, RUNNING, STOPPED, TASKS, Aside, kill, listed, read, run, start,
                       target, wait)
 from harness import IMAGE
-from ttrpc_client import Client, RPCError, decode, one, text
+from ttrpc_client import Client, RPCError, decode, encode, one, text
 
 
 @pytest.fixture
@@ -174,6 +174,19 @@ def test_an_attached_one_is_forgotten_with_its_client_and_of_others_32_are_kept(
         wait(client, box, made[-1])
     until(lambda: len(listed(client, box)) == 32)
     assert [text(e, 1) for e in listed(client, box)] == made[-32:]
+
+
+def test_a_wait_that_comes_while_the_end_is_told_is_answered(world, client, box):
+    for _ in range(300):
+        identifier = text(start(client, box, "/bin/true", attached=False), 1)
+        # So many at once that one of them meets the very moment. Each has its answer, in whatever order.
+        waits = client.requests(8, TASKS, "Wait", encode(*target(box, identifier)))
+        while waits:
+            stream, _, _, answer = client.receive()
+            waits.remove(stream)
+            end = decode(one(decode(one(decode(answer), 2)), 1))
+            assert (one(end, 1, 0), text(end, 2)) == (0, "reaped")
+        client.call(TASKS, "DeleteExec", *target(box, identifier))
 
 
 def test_kill_takes_along_what_it_started(world, client, box):

@@ -109,6 +109,14 @@ class Client:
         self.send(stream, REQUEST, flags, encode((1, service), (2, method), (3, payload), *([(4, timeout_ns)] if timeout_ns else [])))
         return stream
 
+    def requests(self, count, service, method, payload):
+        """The same call so many times in one write; their streams."""
+        data = encode((1, service), (2, method), (3, payload))
+        streams = set(range(self.next_stream, self.next_stream + 2 * count, 2))
+        self.next_stream += 2 * count
+        self.socket.sendall(b"".join(struct.pack(">IIBB", len(data), stream, REQUEST, 0) + data for stream in sorted(streams)))
+        return streams
+
     def result(self, stream):
         answered, kind, _, data = self.receive()
         assert (answered, kind) == (stream, RESPONSE), (answered, kind)
