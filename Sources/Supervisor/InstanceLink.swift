@@ -95,7 +95,10 @@ extension Instance {
         if info.started && !info.exited {
             do { info.paused = try await shim.state(timeout: nil) == .paused } catch let status as Status
                 where status.code == .unimplemented
-            {}
+            {
+                // As it was known to be.
+                info.paused = state.task?.row.phase == .paused
+            }
         }
         guard incarnation == number else { throw CancellationError() }
         apply(info)

@@ -50,3 +50,13 @@ def test_what_it_lacks_keeps_nothing_else_from_working(alone, behind, call, answ
     if call[1] == "Processes":
         assert log.count("shim claims more than it can") == 1 and ("no such method" in log) == (answer == MISSING)
     alone.ctrctl("rm", box)
+
+
+def test_one_that_does_not_tell_its_state_stays_paused(alone, behind):
+    box, _ = behind({(TASK, "State"): MISSING})
+    alone.ctrctl("pause", box)
+    alone.restart()
+    assert alone.task(box)["status"] == "paused"
+    alone.ctrctl("unpause", box)
+    assert alone.task(box)["status"] == "running"
+    alone.ctrctl("rm", "-f", box)
