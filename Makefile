@@ -20,7 +20,7 @@ SWIFT_SOURCES := $(shell find Sources -type f -not -path 'Sources/ctr-keeper/*' 
 KEEPER_SOURCES := $(wildcard Sources/ctr-keeper/*.c Sources/ctr-keeper/*.h)
 STAMP := $(BUILD)/release-programs.stamp
 
-.PHONY: help fuzz deps deps-peers deps-proto deps-vm build install demo test unit integration crashwalk rounds leakcheck bench vm-test \
+.PHONY: help fuzz deps deps-peers deps-proto deps-vm build install demo test unit integration skew-test crashwalk rounds leakcheck bench vm-test \
 	proto proto-check format lint docs clean
 
 help: ## this list
@@ -84,6 +84,10 @@ unit: ## unit tests (debug build)
 
 integration: build ## real containers, driving the programs in bin/
 	@tools/test.sh integration
+
+skew-test: build ## the previous release's manager and shims beside this one's (builds that release once)
+	@SWIFT="$(SWIFT)" BUILD="$(BUILD)" tools/previous.sh
+	@PREVIOUS="$(abspath $(BUILD))/previous/bin" tools/test.sh skew leakcheck
 
 fuzz: ## each parser of foreign bytes under libFuzzer and the address sanitizer, FUZZ_SECONDS each
 	@tools/fuzz.sh $(or $(FUZZ_SECONDS),60)

@@ -84,6 +84,7 @@ for stage in "$@"; do
     proto) check proto make --no-print-directory proto-check ;;
     unit) unit_stage ;;
     integration) pytest_stage integration Tests/Integration ;;
+    skew) pytest_stage skew Tests/Skew ;;
     crashwalk) crashwalk_stage ;;
     rounds) rounds_stage ;;
     leakcheck)

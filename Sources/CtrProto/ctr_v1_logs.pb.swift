@@ -120,6 +120,9 @@ public nonisolated struct Ctr_V1_ReadLogsRequest: Sendable {
   /// none: both
   public var streams: [Ctr_V1_LogStream] = []
 
+  /// A client at the streams of the process, who is sent its output whatever is kept of it: also under the log driver none.
+  public var attach: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -277,7 +280,7 @@ nonisolated extension Ctr_V1_LogCursor: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension Ctr_V1_ReadLogsRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ReadLogsRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}namespace\0\u{1}container\0\u{1}incarnation\0\u{1}follow\0\u{1}from\0\u{3}exec_id\0\u{3}since_ns\0\u{3}until_ns\0\u{3}tail_lines\0\u{1}streams\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}namespace\0\u{1}container\0\u{1}incarnation\0\u{1}follow\0\u{1}from\0\u{3}exec_id\0\u{3}since_ns\0\u{3}until_ns\0\u{3}tail_lines\0\u{1}streams\0\u{1}attach\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -295,6 +298,7 @@ nonisolated extension Ctr_V1_ReadLogsRequest: SwiftProtobuf.Message, SwiftProtob
       case 8: try { try decoder.decodeSingularInt64Field(value: &self.untilNs) }()
       case 9: try { try decoder.decodeSingularUInt64Field(value: &self._tailLines) }()
       case 10: try { try decoder.decodeRepeatedEnumField(value: &self.streams) }()
+      case 11: try { try decoder.decodeSingularBoolField(value: &self.attach) }()
       default: break
       }
     }
@@ -335,6 +339,9 @@ nonisolated extension Ctr_V1_ReadLogsRequest: SwiftProtobuf.Message, SwiftProtob
     if !self.streams.isEmpty {
       try visitor.visitPackedEnumField(value: self.streams, fieldNumber: 10)
     }
+    if self.attach != false {
+      try visitor.visitSingularBoolField(value: self.attach, fieldNumber: 11)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -349,6 +356,7 @@ nonisolated extension Ctr_V1_ReadLogsRequest: SwiftProtobuf.Message, SwiftProtob
     if lhs.untilNs != rhs.untilNs {return false}
     if lhs._tailLines != rhs._tailLines {return false}
     if lhs.streams != rhs.streams {return false}
+    if lhs.attach != rhs.attach {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

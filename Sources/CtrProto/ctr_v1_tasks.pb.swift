@@ -34,6 +34,9 @@ public nonisolated struct Ctr_V1_StartTaskRequest: Sendable {
 
   public var container: String = String()
 
+  /// This client will read the output to its end, and then delete an auto_remove container itself, as in CreateContainerRequest.
+  public var attached: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -509,7 +512,7 @@ fileprivate nonisolated let _protobuf_package = "ctr.v1"
 
 nonisolated extension Ctr_V1_StartTaskRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".StartTaskRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}namespace\0\u{1}container\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}namespace\0\u{1}container\0\u{1}attached\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -519,6 +522,7 @@ nonisolated extension Ctr_V1_StartTaskRequest: SwiftProtobuf.Message, SwiftProto
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularStringField(value: &self.namespace) }()
       case 2: try { try decoder.decodeSingularStringField(value: &self.container) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.attached) }()
       default: break
       }
     }
@@ -531,12 +535,16 @@ nonisolated extension Ctr_V1_StartTaskRequest: SwiftProtobuf.Message, SwiftProto
     if !self.container.isEmpty {
       try visitor.visitSingularStringField(value: self.container, fieldNumber: 2)
     }
+    if self.attached != false {
+      try visitor.visitSingularBoolField(value: self.attached, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: Ctr_V1_StartTaskRequest, rhs: Ctr_V1_StartTaskRequest) -> Bool {
     if lhs.namespace != rhs.namespace {return false}
     if lhs.container != rhs.container {return false}
+    if lhs.attached != rhs.attached {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -98,8 +98,12 @@ struct StateDirectory: ~Copyable {
     }
 
     func readConfiguration() throws(RuntimeError) -> SavedConfiguration {
-        let bytes = try attempt { () throws(SysError) in
-            try readFile(Self.configurationFile, limit: RuntimeSpec.sizeLimit, at: directory.raw)
+        let bytes: [UInt8]
+        do throws(SysError) { bytes = try readFile(Self.configurationFile, limit: RuntimeSpec.sizeLimit, at: directory.raw) } catch {
+            if error.code == ENOENT {
+                throw RuntimeError("the container was made by an older release, which kept nothing for this: stop and start the container")
+            }
+            throw RuntimeError(error)
         }
         return try SavedConfiguration(parsing: bytes)
     }

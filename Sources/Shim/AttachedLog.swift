@@ -34,12 +34,14 @@ final class AttachedLog: LogSink {
     private var counted: UInt64 = 0
     private var readTo: UInt64 = 0
     /// Until a farewell: who asked for the log is about to read, or to come back.
-    private var isAwaited = true
+    private var isAwaited: Bool
     private var isClosed = false
     /// A pipe waits.
     private var isFull = false
 
-    init(in directory: Int32) throws(SysError) {
+    /// `isAwaited`: a process whose log it is waits for its first reader too.
+    init(in directory: Int32, isAwaited: Bool) throws(SysError) {
+        self.isAwaited = isAwaited
         try super.init(in: directory, segmentBytes: Self.segmentBytes)
         count()
     }
@@ -95,7 +97,7 @@ final class AttachedLog: LogSink {
 
     // MARK: the reader
 
-    override var acknowledged: UInt64? { readTo }
+    override var acknowledged: UInt64? { isAwaited ? readTo : .max }
 
     override func acknowledge(_ indexSize: UInt64) -> Bool {
         isAwaited = indexSize != .max

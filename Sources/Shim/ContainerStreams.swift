@@ -51,7 +51,8 @@ extension Container {
     }
 
     private func makeLog(of process: Process, attached: Bool) throws(SysError) -> LogSink {
-        if attached { return try AttachedLog(in: process.exitDirectory) }
+        // A container goes on without whoever may attach to it; an exec was made for its reader.
+        if attached { return try AttachedLog(in: process.exitDirectory, isAwaited: !process.isFirst) }
         return try LogSink(in: process.exitDirectory, segmentBytes: place.start.segmentBytes, segmentCount: place.start.segmentCount)
     }
 

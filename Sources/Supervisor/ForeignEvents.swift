@@ -40,6 +40,17 @@ extension Instance {
     func look(after hint: ForeignHint) async {
         guard foreign != nil, let task = state.task, !task.row.phase.hasEnded, task.row.phase != .starting else { return }
         if hint.isOOM { logger.info("the kernel killed a process for memory", metadata: logContext) }
+        // However many come: one call is under way, and one more after it.
+        if isLooking { return looksAgain = true }
+        isLooking = true
+        repeat {
+            looksAgain = false
+            await lookNow()
+        } while looksAgain
+        isLooking = false
+    }
+
+    private func lookNow() async {
         guard let connection, isIdle else { return }
         do {
             let shim = Shim(connection: connection, id: id)

@@ -12,12 +12,17 @@ import TTRPC
 /// the manager is killed between the two; none is lost.
 actor ForeignInput {
     private static let piece = 64 << 10
+    /// Bytes of calls that wait for the process to read.
+    private static let waitingLimit = 4 << 20
 
     private let directory: String
     private let executor: Executor
     private var record: InputRecord?
     private var channel: (any Channel)?
     private var last: Task<Ctr_Shim_V1_WriteInputResponse, any Error>?
+    private var waiting = 0
+    /// The process has ended.
+    private var isShut = false
 
     init(directory: String, executor: Executor) {
         self.directory = directory
@@ -27,6 +32,11 @@ actor ForeignInput {
     /// Answers when the FIFO has all of it, which may be as late as the process reads. Calls are carried out one after the other, and go on when
     /// their caller is gone.
     func write(_ request: Ctr_Shim_V1_WriteInputRequest) async throws -> Ctr_Shim_V1_WriteInputResponse {
+        guard waiting + request.data.count <= Self.waitingLimit else {
+            throw Status(.resourceExhausted, "too much input waits to be read: \(Self.waitingLimit >> 20) MiB in all")
+        }
+        waiting += request.data.count
+        defer { waiting -= request.data.count }
         let previous = last
         let task = executor.spawnThrowing {
             _ = await previous?.result
@@ -89,16 +99,31 @@ actor ForeignInput {
     }
 
     private func open() async throws -> any Channel {
+        if isShut { throw Status(.failedPrecondition, "the process has ended") }
         if let channel, channel.isActive { return channel }
         // For reading too, since the shim may not have opened its end yet. That nobody reads any more is seen by the end of the process.
         let file = try Linux.open(directory + "/stdin", O_RDWR | O_NONBLOCK | O_NOFOLLOW)
-        let made = try await NIOPipeBootstrap(group: executor.loop).takingOwnershipOfDescriptor(output: file.release()).get()
+        let raw = file.release()
+        let made: any Channel
+        do { made = try await NIOPipeBootstrap(group: executor.loop).takingOwnershipOfDescriptor(output: raw).get() } catch {
+            Glibc.close(raw)
+            throw error
+        }
+        if isShut {
+            made.close(promise: nil)
+            throw Status(.failedPrecondition, "the process has ended")
+        }
         channel = made
         return made
     }
 
-    /// Lets go of the write end; what waits to be written fails.
-    func close() {
+    /// The process has ended, or this manager lets go of its guards: what waits to be written fails, and nothing is opened again.
+    func shut() {
+        isShut = true
+        close()
+    }
+
+    private func close() {
         channel?.close(promise: nil)
         channel = nil
     }

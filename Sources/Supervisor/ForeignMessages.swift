@@ -25,8 +25,15 @@ final class ForeignMessages: Sendable {
                 }
             }
             .takingOwnershipOfDescriptor(input: raw)
-            .whenSuccess { channel in end.whenComplete { _ in channel.close(promise: nil) } }
+            .whenComplete { result in
+                switch result {
+                case .success(let channel): end.whenComplete { _ in channel.close(promise: nil) }
+                case .failure: Glibc.close(raw)
+                }
+            }
     }
+
+    deinit { closing.succeed() }
 
     func close() { closing.succeed() }
 }

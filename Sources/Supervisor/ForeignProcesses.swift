@@ -21,7 +21,14 @@ extension ForeignShim {
         let (log, home) = (log(of: exec), exec.isEmpty ? bundle : directory(of: exec))
         var options = [("log", log)]
         if wanted.terminal { options.append(("terminal", "1")) }
-        if wanted.stdout == "log:attached" { options += [("unread", "\(Self.unreadLimit)"), ("segment", "\(Self.unreadSegment)")] }
+        let isAttached = wanted.stdout == "log:attached"
+        if isAttached {
+            options += [("unread", "\(Self.unreadLimit)"), ("segment", "\(Self.unreadSegment)")]
+        } else if exec.isEmpty, let settings = supervisor.registry.state(id)?.container.config.logSettings {
+            options += [("segment", "\(settings.segmentBytes)"), ("count", "\(settings.segmentCount)")]
+        }
+        // Nobody waits for whoever may attach to the container; an exec was made for its reader.
+        let isAbandoned = isAttached && exec.isEmpty
         var streams = ShimStreams(terminal: wanted.terminal)
         var fifos: [String] = []
         if !wanted.stdin.isEmpty {
@@ -41,6 +48,7 @@ extension ForeignShim {
         let (words, names) = (options.flatMap { [$0.0, $0.1] }, fifos)
         try await executor.blocking {
             try makeDirectory(log, mode: 0o700)
+            if isAbandoned { try Self.abandon(log) }
             guard !names.isEmpty else { return }
             let opened = try Linux.open(home, O_RDONLY | O_DIRECTORY)
             for name in names { try start.makeFIFO(name, in: opened.raw) }
@@ -122,7 +130,8 @@ extension ForeignShim {
     private func processes() throws -> [Ctr_Shim_V1_Process] {
         var found: [Ctr_Shim_V1_Process] = []
         for exec in execNames() {
-            let opened = try Linux.open(directory(of: exec), O_RDONLY | O_DIRECTORY)
+            // One that is deleted at this moment is none.
+            guard let opened = try? Linux.open(directory(of: exec), O_RDONLY | O_DIRECTORY) else { continue }
             guard let record = (try? ExecRecord.read(in: opened.raw)) ?? nil else { continue }
             var process = Ctr_Shim_V1_Process()
             process.execID = exec
@@ -225,10 +234,11 @@ extension ForeignShim {
 
     /// What a reader has is removed, which makes room for what its process waits to write.
     func acknowledge(_ exec: String, _ indexSize: UInt64) async throws {
+        if exec.isEmpty && supervisor.registry.state(id)?.container.config.logDriver != "none" { return }
         let directory = log(of: exec)
-        try await executor.blocking { [home = self.directory(of: exec)] in
+        try await executor.blocking { [home = exec.isEmpty ? bundle : self.directory(of: exec)] in
             let opened = try Linux.open(home, O_RDONLY | O_DIRECTORY)
-            guard try ExecRecord.read(in: opened.raw)?.stdout == "log:attached" else { return }
+            if !exec.isEmpty { guard try ExecRecord.read(in: opened.raw)?.stdout == "log:attached" else { return } }
             unlink(directory + "/abandoned")
             try ForeignLog.removeRead(directory, upTo: indexSize)
         }
@@ -237,6 +247,10 @@ extension ForeignShim {
     /// Nobody reads any more: the newest is kept, and the process does not wait.
     private func farewell(_ exec: String) async {
         let directory = log(of: exec)
-        try? await executor.blocking { _ = try Linux.open(directory + "/abandoned", O_WRONLY | O_CREAT | O_NOFOLLOW, mode: 0o600) }
+        try? await executor.blocking { try Self.abandon(directory) }
+    }
+
+    private static func abandon(_ directory: String) throws(SysError) {
+        _ = try Linux.open(directory + "/abandoned", O_WRONLY | O_CREAT | O_NOFOLLOW, mode: 0o600)
     }
 }

@@ -66,7 +66,12 @@ final class ForeignShim: Sendable {
         }
         guard first else { return }
         let messages = ForeignStart(configuration: configuration, namespace: namespace, id: id).messages(of: runtime, supervisor)
-        state.withLock { $0.messages = messages }
+        let isLate = state.withLock { state in
+            if state.isClosed { return true }
+            state.messages = messages
+            return false
+        }
+        if isLate { return messages.close() }
         executor.spawn { [self] in
             let execs = (try? await executor.blocking { [self] in execNames() }) ?? []
             for exec in [""] + execs { await watchLogger(of: exec) }
@@ -81,7 +86,7 @@ final class ForeignShim: Sendable {
         }
         old.messages?.close()
         for key in old.loggers.values { supervisor.watcher.cancel(key) }
-        for input in old.inputs.values { executor.spawn { await input.close() } }
+        for input in old.inputs.values { executor.spawn { await input.shut() } }
     }
 
     // MARK: calls
@@ -112,7 +117,7 @@ final class ForeignShim: Sendable {
         do { return try await connection.send(service, method, request, timeout: timeout) } catch let status as Status
             where status.code == .unimplemented
         {
-            throw Status(.failedPrecondition, "\(runtime.file) has no \(method)")
+            throw Status(.failedPrecondition, "\(runtime.file) has no \(method): \(status.message)")
         }
     }
 
@@ -150,7 +155,8 @@ final class ForeignShim: Sendable {
         _ connection: ShimConnection, _ original: Containerd_Task_V2_CreateTaskRequest, _ timeout: TimeAmount?
     ) async throws -> Containerd_Task_V2_CreateTaskResponse {
         var request = original
-        let streams = try await prepare("", ShimStreams(terminal: request.terminal, stdin: request.stdin, stdout: "log:", stderr: "log:"))
+        let output = request.stdout.isEmpty ? "log:" : request.stdout
+        let streams = try await prepare("", ShimStreams(terminal: request.terminal, stdin: request.stdin, stdout: output, stderr: output))
         (request.stdin, request.stdout, request.stderr) = (streams.stdin, streams.stdout, streams.stderr)
         if runtime.isRunc {
             var options = Containerd_Runc_V1_Options()
@@ -184,13 +190,17 @@ final class ForeignShim: Sendable {
         let answer: Containerd_Task_V2_WaitResponse = try await task(connection, "Wait", request, nil)
         let exec = request.execID
         forgetInput(of: exec)
-        try await executor.blocking { [self] in
-            let pids = try Linux.open(exec.isEmpty ? bundle : directory(of: exec), O_RDONLY | O_DIRECTORY)
-            let exits = try Linux.open(exec.isEmpty ? records : directory(of: exec), O_RDONLY | O_DIRECTORY)
-            guard try ExitRecord.read(in: exits.raw) == nil, let process = try PidRecord.read(in: pids.raw)?.process else { return }
-            let group = exec.isEmpty ? try? trackedCgroup() : nil
-            try ExitRecord(process: process, status: answer.exitStatus, exitedAt: answer.exitedAt.nanoseconds, cgroup: group)?
-                .write(in: exits.raw)
+        do {
+            try await executor.blocking { [self] in
+                let pids = try Linux.open(exec.isEmpty ? bundle : directory(of: exec), O_RDONLY | O_DIRECTORY)
+                let exits = try Linux.open(exec.isEmpty ? records : directory(of: exec), O_RDONLY | O_DIRECTORY)
+                guard try ExitRecord.read(in: exits.raw) == nil, let process = try PidRecord.read(in: pids.raw)?.process else { return }
+                let group = exec.isEmpty ? try? trackedCgroup() : nil
+                try ExitRecord(process: process, status: answer.exitStatus, exitedAt: answer.exitedAt.nanoseconds, cgroup: group)?
+                    .write(in: exits.raw)
+            }
+        } catch let error as SysError where error.code == ENOENT {
+            throw Status(.notFound, "the process was deleted meanwhile")
         }
         // A logger's pipes the shim keeps open until Delete, so their end never comes by itself. With the first process its namespace has ended, and
         // all that anybody wrote is in them. What the shim itself copies, from a terminal or into FIFOs, may still be under way; then it closes.
@@ -263,7 +273,7 @@ final class ForeignShim: Sendable {
         }
         defer { alarm?.cancel() }
         guard let news = try? supervisor.logWatch.subscribe(directory) else { return nil }
-        if !exec.isEmpty { try await acknowledge(exec, indexSize) }
+        try await acknowledge(exec, indexSize)
         while true {
             let generation = news.generation
             let size = try await executor.blocking { ForeignLog.indexSize(directory) }
@@ -317,13 +327,13 @@ final class ForeignShim: Sendable {
         state.withLock { state in
             if let known = state.inputs[exec] { return known }
             let made = ForeignInput(directory: exec.isEmpty ? bundle : directory(of: exec), executor: executor)
-            state.inputs[exec] = made
+            if state.isClosed { executor.spawn { await made.shut() } } else { state.inputs[exec] = made }
             return made
         }
     }
 
     func forgetInput(of exec: String) {
         let input = state.withLock { $0.inputs.removeValue(forKey: exec) }
-        if let input { executor.spawn { await input.close() } }
+        if let input { executor.spawn { await input.shut() } }
     }
 }

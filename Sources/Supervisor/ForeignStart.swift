@@ -49,7 +49,7 @@ struct ForeignStart: Sendable {
             output = try call(program, ["start"], input: bootstrap(), lock: lock, deadline: Self.startDeadline)
         }
         guard output.status == 0 else {
-            let text = output.text.isEmpty ? "it ended with status \(output.status)" : output.text.shown
+            let text = output.lastText.isEmpty ? "it ended with status \(output.status)" : output.lastText.shown
             throw failure("\(runtime.file): \(text)")
         }
         let answer = try ForeignAnswer(output.bytes)
@@ -85,27 +85,27 @@ struct ForeignStart: Sendable {
 
     private func call(
         _ program: String, _ action: [String], input: [UInt8], lock: Int32, deadline: Int64
-    ) throws(SysError) -> ForeignProgram.Output {
+    ) throws(SysError) -> Helper.Output {
         var arguments = ["-namespace", namespace, "-address", configuration.address, "-publish-binary", configuration.shim, "-id", id]
         // What is left running is the guards'; what deletes leaves nothing running.
         let isStart = action == ["start"]
         arguments = (isStart ? ["ctr-shim", "into", configuration.guardsCgroupPath(id), program] : [program]) + arguments
         if !isStart { arguments += ["-bundle", bundle] }
         let path = getenv("PATH").map { String(cString: $0) } ?? "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        return try ForeignProgram.run(
-            isStart ? configuration.shim : program, arguments + action,
+        return try Helper.run(
+            isStart ? configuration.shim : program, arguments + action, directory: bundle, keeping: lock, deadline: deadline,
             environment: [
                 "PATH=" + path, "TTRPC_ADDRESS=" + (configuration.eventsAddress ?? ""), "GRPC_ADDRESS=" + configuration.address,
                 "NAMESPACE=" + namespace, "MAX_SHIM_VERSION=2", "GOMAXPROCS=2",
-            ], directory: bundle, input: input, keeping: lock, deadline: deadline)
+            ], input: input)
     }
 
     /// Starts `ctr-shim log` in the guards' control group; returns when it is ready.
     func startLogger(_ words: [String]) throws {
         let arguments = ["ctr-shim", "into", configuration.guardsCgroupPath(id), configuration.shim] + words
-        let output = try ForeignProgram.run(
-            configuration.shim, arguments, environment: [], directory: bundle, input: [], keeping: -1, deadline: Self.startDeadline)
-        if output.status != 0 { throw failure("start logger: \(output.text.shown)") }
+        let output = try Helper.run(
+            configuration.shim, arguments, directory: bundle, deadline: Self.startDeadline, environment: [])
+        if output.status != 0 { throw failure("start logger: \(output.lastText.shown)") }
     }
 
     // MARK: the end
@@ -164,87 +164,5 @@ struct ForeignAnswer: Equatable {
         }
         guard kind.isEmpty || kind == "ttrpc" else { throw failure("says that it speaks \(kind.shown), and ctrd speaks ttrpc alone") }
         guard version == 2 || version == 3 else { throw failure("is of version \(version), and ctrd knows 2 and 3") }
-    }
-}
-
-/// A program that was not written for this manager: with an environment and an input of its own, and bounded in time and output.
-enum ForeignProgram {
-    struct Output {
-        let status: UInt32
-        /// Both streams, as containerd takes them.
-        let bytes: [UInt8]
-
-        /// The last line that says something: in front of an error may be warnings.
-        var text: String {
-            let line = bytes.split(separator: 0x0a).last { !$0.allSatisfy { $0 <= 0x20 } } ?? []
-            return String(decoding: line, as: UTF8.self)
-        }
-    }
-
-    private static let outputLimit = 64 << 10
-
-    static func run(
-        _ path: String, _ arguments: [String], environment: [String], directory: String, input: [UInt8], keeping: Int32, deadline: Int64
-    ) throws(SysError) -> Output {
-        var ends: [Int32] = [-1, -1]
-        try check("make pipe", "", ctr_pipe2(&ends, O_CLOEXEC))
-        let reading = Descriptor(owning: ends[0])
-        let given = Descriptor(owning: try check("make memfd", "", ctr_memfd_create("input", 1)))
-        try writeAll(given.raw, input, name: "input")
-        lseek(given.raw, 0, SEEK_SET)
-        let pid: Int32
-        do {
-            let writing = Descriptor(owning: ends[1])
-            var map: [Int32] = [given.raw, writing.raw, writing.raw]
-            if keeping >= 0 { map.append(keeping) }
-            var argv = arguments.map { strdup($0) } + [nil]
-            var envp = environment.map { strdup($0) } + [nil]
-            pid = ctr_spawn(path, &argv, &envp, directory, map, Int32(map.count), true)
-            for text in argv + envp { free(text) }
-        }
-        try check("run", path, pid)
-        let limit = now(CLOCK_MONOTONIC) + deadline
-        // Its output may be held open by what it left; its end is what counts, and then what is in the pipe.
-        let handle: Descriptor
-        do throws(SysError) { handle = try ProcessIdentity(current: pid).open() } catch {
-            kill(pid, SIGKILL)
-            var status: Int32 = 0
-            while waitpid(pid, &status, 0) < 0 && errno == EINTR {}
-            throw error
-        }
-        var bytes: [UInt8] = []
-        var hasEnded = false
-        while !hasEnded {
-            let left = (limit - now(CLOCK_MONOTONIC)) / 1_000_000
-            if left <= 0 { break }
-            var items = [
-                pollfd(fd: handle.raw, events: Int16(POLLIN), revents: 0), pollfd(fd: reading.raw, events: Int16(POLLIN), revents: 0),
-            ]
-            if poll(&items, 2, Int32(clamping: left)) < 0 { continue }
-            hasEnded = items[0].revents != 0
-            if take(reading.raw, &bytes) { continue }
-            // All of its output is closed: only its end is awaited.
-            var item = pollfd(fd: handle.raw, events: Int16(POLLIN), revents: 0)
-            hasEnded = poll(&item, 1, Int32(clamping: max(left, 0))) > 0
-            break
-        }
-        if !hasEnded { kill(pid, SIGKILL) }
-        var status: Int32 = 0
-        while waitpid(pid, &status, 0) < 0 && errno == EINTR {}
-        if !hasEnded { throw SysError("run", path, code: ETIMEDOUT) }
-        return Output(status: exitCode(waitStatus: status), bytes: bytes)
-    }
-
-    /// Takes what is there; false at the end of the stream.
-    private static func take(_ descriptor: Int32, _ bytes: inout [UInt8]) -> Bool {
-        var chunk = [UInt8](repeating: 0, count: 4096)
-        while true {
-            var item = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-            if poll(&item, 1, 0) <= 0 { return true }
-            let got = read(descriptor, &chunk, chunk.count)
-            if got < 0 && errno == EINTR { continue }
-            if got <= 0 { return false }
-            bytes += chunk[..<min(got, outputLimit - min(bytes.count, outputLimit))]
-        }
     }
 }

@@ -49,6 +49,9 @@ actor Instance {
     var guardLosses = 0
     var regains: [NIODeadline] = []
     var foreignShim: ForeignShim?
+    /// A shim of others is asked how its task is, and has sent a hint since.
+    var isLooking = false
+    var looksAgain = false
     /// What execs take over from the container's own process.
     var startedProcess: (incarnation: UInt32, process: JSON)?
     /// Every exec that was not forgotten, by id.
@@ -59,6 +62,11 @@ actor Instance {
     /// Connections that read this container's output.
     var readers = 0
     var removalTimer: Scheduled<Void>?
+    /// A client that started the latest task said that it will read its output and then delete an `auto_remove` container itself.
+    var startedAttached = false
+    /// Who reads the output of a container that keeps none, and how far each is in the index.
+    var attachedReaders: [UInt64: UInt64] = [:]
+    var attachedFarewell: Scheduled<Void>?
     /// A start is under way and decides itself what the loss of its guards means.
     var launching = false
     /// This manager finished a start that an earlier one was asked for.

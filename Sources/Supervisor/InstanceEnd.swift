@@ -161,11 +161,14 @@ extension Instance {
         removalTimer = nil
         guard state.container.config.autoRemove, state.row.phase != .removing, let task = state.task, task.row.phase.hasEnded, readers == 0
         else { return }
-        guard state.row.attached else { return removeByItself() }
+        guard hasClient else { return removeByItself() }
         removalTimer = executor.loop.scheduleTask(in: Self.clientGrace) { [self] in
             _ = executor.spawn { await self.clientIsGone() }
         }
     }
+
+    /// Somebody who will read the output and then delete the container himself was promised, perhaps to an earlier manager.
+    private var hasClient: Bool { state.row.attached || startedAttached }
 
     private func clientIsGone() {
         guard readers == 0, removalTimer != nil else { return }

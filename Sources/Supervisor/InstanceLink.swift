@@ -27,12 +27,14 @@ extension Instance {
         var next = first
         var failures = 0
         while !Task.isCancelled && incarnation == number {
+            var used = next
             do {
                 let open: ShimConnection
                 if let given = next {
                     open = given
                 } else {
                     open = try await dialShim()
+                    used = open
                     try await introduce(open)
                 }
                 next = nil
@@ -47,13 +49,19 @@ extension Instance {
             } catch ShimError.refused {
                 return await guardsGone()
             } catch is CancellationError {
+                // Whoever cancelled this goes on with the connection that he knows.
+                if connection !== used { used?.close() }
                 return
             } catch {
                 failures += 1
                 logger.debug("link to shim lost", metadata: logContext.merging(["error": "\(error)"]) { $1 })
             }
-            guard !Task.isCancelled && incarnation == number else { return }
+            guard !Task.isCancelled && incarnation == number else {
+                if connection !== used { used?.close() }
+                return
+            }
             connection = nil
+            used?.close()
             newsOfLink()
             if state.task?.row.phase.hasEnded != true && !keeperEnded { note { $0.guards = .keeperOnly } }
             // The keeper paces its restarts itself; this bounds what a socket that only breaks can cost.
@@ -84,11 +92,27 @@ extension Instance {
         defer { alarm.cancel() }
         let shim = Shim(connection: connection, id: id)
         var info = try await shim.info(timeout: nil)
-        if info.started && !info.exited { info.paused = try await shim.state(timeout: nil) == .paused }
+        if info.started && !info.exited {
+            do { info.paused = try await shim.state(timeout: nil) == .paused } catch let status as Status
+                where status.code == .unimplemented
+            {
+                // As it was known to be.
+                info.paused = state.task?.row.phase == .paused
+            }
+        }
         guard incarnation == number else { throw CancellationError() }
         apply(info)
         await prove(info)
-        if info.level >= Self.execLevel && info.taskPID != 0 { try await takeOver(shim) }
+        if info.level >= Self.execLevel && info.taskPID != 0 {
+            do { try await takeOver(shim) } catch let status as Status {
+                // It has not what its level promises: from here on it counts as one of the level below.
+                logger.warning(
+                    "shim claims more than it can; no execs are possible", metadata: logContext.merging(["error": "\(status)"]) { $1 })
+                info.level = Self.execLevel - 1
+                apply(info)
+            }
+        }
+        expectAttachedReader()
     }
 
     private func unanswered(_ connection: ShimConnection, incarnation number: UInt32) {
@@ -233,6 +257,8 @@ extension Instance {
     }
 
     private func adoptNow() async throws {
+        // A client of an earlier manager may have started it, and come back.
+        startedAttached = !state.row.startNow
         if state.row.phase == .removing { return try await remove() }
         guard let task = state.task else {
             // A container that was to be made and started, and of whose task there is no row, was never begun.
@@ -281,10 +307,11 @@ extension Instance {
     func introduceAndWatch(_ open: ShimConnection, incarnation number: UInt32) async {
         do {
             try await introduce(open)
-            await watch(open, incarnation: number)
         } catch {
-            await watch(nil, incarnation: number)
+            open.close()
+            return await watch(nil, incarnation: number)
         }
+        await watch(open, incarnation: number)
     }
 
     /// Nothing of the interrupted start is left that could be carried on: once more from the beginning.

@@ -46,9 +46,10 @@ extension Instance {
 
     // MARK: start
 
-    /// Starts the container's next task.
-    func start() async throws {
+    /// Starts the container's next task. `attached`: for a client that will read its output.
+    func start(attached: Bool) async throws {
         try await perform(.start) { instance in
+            instance.startedAttached = attached
             try await instance.startNext()
         }
     }
@@ -129,8 +130,8 @@ extension Instance {
     /// without being told.
     private var streams: ShimStreams {
         let config = state.container.config
-        // Kept nowhere, but read all the same, so that no pipe fills.
-        let output = keepsNoLog ? "file:///dev/null" : ""
+        // Kept for those alone who are attached; read all the same when nobody is, so that no pipe fills.
+        let output = keepsNoLog ? "log:attached" : ""
         return ShimStreams(
             terminal: config.terminal, stdin: config.openStdin ? "spool:" : "", stdout: output, stderr: config.terminal ? "" : output)
     }
@@ -147,6 +148,7 @@ extension Instance {
                 where status.code == .alreadyExists
             {}
         }
+        if keepsNoLog && (startedAttached || state.row.attached) { await announceAttachedReader(shim) }
         if !found.exited {
             // The shim records a start before it carries it out: one that died in between has to be told again, and one that did not says so.
             do { try await shim.start(timeout: Self.startDeadline) } catch let status as Status
@@ -171,6 +173,7 @@ extension Instance {
             task.row.error = ""
         }
         attach(connection, info)
+        expectAttachedReader()
         driveLog()
     }
 }

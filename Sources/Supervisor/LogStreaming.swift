@@ -53,10 +53,26 @@ extension Supervisor {
                 latest == 0 ? "container \(name) was never started" : "container \(name) has no incarnation \(request.incarnation)"
             throw SupervisorError(.failedPrecondition, "read logs", name, message)
         }
+        var reader: UInt64?
         if exec.isEmpty, await instance.keepsNoLog {
-            throw SupervisorError(
-                .failedPrecondition, "read logs", name, "container \(name) keeps no output: it was created with the log driver none")
+            guard request.attach, request.follow else {
+                throw SupervisorError(
+                    .failedPrecondition, "read logs", name,
+                    "container \(name) was created with the log driver none, which does not support reading: attach to see its output")
+            }
+            reader = await instance.attachedReaderCame()
         }
+        do { try await stream(request, instance, exec: exec, incarnation, latest, reader: reader, send) } catch {
+            if let reader { await instance.attachedReaderLeft(reader) }
+            throw error
+        }
+        if let reader { await instance.attachedReaderLeft(reader) }
+    }
+
+    private func stream(
+        _ request: Ctr_V1_ReadLogsRequest, _ instance: Instance, exec: String, _ incarnation: UInt32, _ latest: UInt32, reader: UInt64?,
+        _ send: @Sendable (ByteBuffer) -> EventLoopFuture<Void>
+    ) async throws {
         let directory =
             exec.isEmpty
             ? configuration.incarnationDirectory(instance.namespace, instance.id, incarnation) + "/log"
@@ -79,7 +95,8 @@ extension Supervisor {
             case .idle(let position):
                 guard request.follow || incarnation < latest else { return }
                 let news = try await instance.waitLog(
-                    incarnation: incarnation, exec: exec, indexSize: position, until: request.untilNs == 0 ? nil : request.untilNs)
+                    incarnation: incarnation, exec: exec, indexSize: position, until: request.untilNs == 0 ? nil : request.untilNs,
+                    reader: reader)
                 if news.ended && news.indexSize <= position { return try await send(session.end()).get() }
             case .ended: return try await send(session.end()).get()
             }
@@ -139,16 +156,19 @@ extension LogVerifier.Report {
 }
 
 extension Instance {
-    /// Nothing of the output is kept.
+    /// How long a shim takes what is in the pipes after the end of their process.
+    private static let drainTime = TimeAmount.seconds(2)
+
+    /// The output is kept for nobody but who is attached.
     var keepsNoLog: Bool { state.container.config.logDriver == "none" }
 
     /// A writer of the current incarnation may be at work.
     var mayWriteLog: Bool { state.task.map { !$0.row.phase.hasEnded || $0.guards != .none } ?? false }
 
     /// Returns when the log of that incarnation is longer than `indexSize`, when nothing will be added to it any more, or at `until`
-    /// (CLOCK_REALTIME, nanoseconds).
+    /// (CLOCK_REALTIME, nanoseconds). `reader`: who asks, where what all readers have is dropped.
     func waitLog(
-        incarnation number: UInt32, exec: String = "", indexSize: UInt64, until: Int64? = nil
+        incarnation number: UInt32, exec: String = "", indexSize: UInt64, until: Int64? = nil, reader: UInt64? = nil
     ) async throws -> (indexSize: UInt64, ended: Bool) {
         while true {
             try Task.checkCancellation()
@@ -157,6 +177,12 @@ extension Instance {
             let left = until.map { $0 - now(CLOCK_REALTIME) }
             if let left, left <= 0 { return (indexSize, true) }
             let timeout = left.map { TimeAmount.nanoseconds($0) }
+            if let reader, isAhead(reader, at: indexSize) {
+                if let news = try await watchLog(incarnation: number, exec: exec, indexSize: indexSize, until: until, reader: reader) {
+                    return news
+                }
+                continue
+            }
             if let foreign {
                 if let news = try await foreign.waitLog(exec: exec, indexSize: indexSize, until: until) { return news }
                 if task.row.phase.hasEnded { return (indexSize, true) }
@@ -177,14 +203,46 @@ extension Instance {
                     if self.connection === connection { await linkChange(within: timeout) }
                     continue
                 } catch let status as Status where status.code == .unimplemented {
-                    // A foreign shim tells of nothing; the end of the task is the next news.
-                    if task.row.phase.hasEnded { return (indexSize, true) }
+                    if let news = try await watchLog(incarnation: number, exec: exec, indexSize: indexSize, until: until, reader: nil) {
+                        return news
+                    }
+                    continue
                 }
             } else if task.row.phase.hasEnded && (task.guards == .none || link == nil) {
                 // While it runs without guards its log may go on: new ones find its pipes again.
                 return (indexSize, true)
             }
             await linkChange(within: timeout)
+        }
+    }
+
+    /// The same where the shim tells of nothing, or is not to be told how far this reader is: the files tell, and the end of the process.
+    /// nil when the reader is ahead of no other any more.
+    private func watchLog(
+        incarnation number: UInt32, exec: String, indexSize: UInt64, until: Int64?, reader: UInt64?
+    ) async throws -> (indexSize: UInt64, ended: Bool)? {
+        let directory = exec.isEmpty ? configuration.incarnationDirectory(namespace, id, number) + "/log" : "\(bundle)/exec/\(exec)/log"
+        let logWatch = supervisor.logWatch
+        guard let news = try? logWatch.subscribe(directory) else { return (indexSize, true) }
+        let end = executor.spawn { [self] in
+            try? await waitForEnd()
+            try? await executor.loop.scheduleTask(in: Self.drainTime) {}.futureResult.get()
+            logWatch.poke(directory)
+        }
+        defer { end.cancel() }
+        let alarm = until.map { until in
+            executor.loop.scheduleTask(in: .nanoseconds(max(until - now(CLOCK_REALTIME), 0))) { logWatch.poke(directory) }
+        }
+        defer { alarm?.cancel() }
+        while true {
+            let generation = news.generation
+            let size = try await executor.blocking { ForeignLog.indexSize(directory) } ?? 0
+            if size > indexSize { return (size, false) }
+            let time = now(CLOCK_REALTIME)
+            let isDrained = state.task.map { $0.row.phase.hasEnded && time - ($0.row.exit?.exited ?? 0) >= Self.drainTime.nanoseconds }
+            if isDrained ?? true || until.map({ $0 <= time }) ?? false { return (indexSize, true) }
+            if let reader, !isAhead(reader, at: indexSize) { return nil }
+            try await news.change(after: generation)
         }
     }
 

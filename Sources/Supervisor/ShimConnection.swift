@@ -85,8 +85,9 @@ final class ShimConnection: Sendable {
         } onCancel: {
             channel.eventLoop.execute { handler.value.forget(ticket) }
         }
+        // What nobody can read is no answer: as if the shim had no such method.
         do { return try Response(serializedBytes: bytes) } catch {
-            throw Status(.internal, "the shim's answer to \(method) is malformed")
+            throw Status(.unimplemented, "the shim's answer to \(method) is malformed")
         }
     }
 
@@ -151,7 +152,7 @@ final class ShimHandler: ChannelInboundHandler {
             case .frame(let frame):
                 guard frame.kind == .response else { continue }
                 guard let response = ResponseEnvelope(decoding: frame.data) else {
-                    finish(frame.stream, .failure(Status(.internal, "the shim's answer is malformed")))
+                    finish(frame.stream, .failure(Status(.unimplemented, "the shim's answer is malformed")))
                     continue
                 }
                 finish(frame.stream, response.result.mapError { $0 as any Error })

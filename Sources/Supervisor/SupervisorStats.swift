@@ -29,10 +29,23 @@ extension Supervisor {
         var next = NIODeadline.now()
         while true {
             let response = try await samples(of: named, namespace: request.namespace)
+            if response.stats.isEmpty { try await requireCgroup(of: named) }
             try await send(response)
             if request.intervalMs == 0 || !named.isEmpty && response.stats.isEmpty { return }
             next = max(next + .milliseconds(Int64(request.intervalMs)), .now())
             try await executor.pause(until: next)
+        }
+    }
+
+    /// A container that runs and has no control group here is one whose runtime keeps it elsewhere.
+    private func requireCgroup(of named: [String]) async throws {
+        for state in named.compactMap({ registry.state($0) }) where state.task?.row.phase == .running {
+            let path = configuration.cgroupPath(state.namespace, state.id)
+            let exists = try await executor.blocking { [host] in try ContainerCgroup(path, in: host.cgroups).exists }
+            guard !exists, registry.state(state.id)?.task?.row.phase == .running else { continue }
+            throw SupervisorError(
+                .failedPrecondition, "read statistics", state.name,
+                "container \(state.name) has no control group \(path) on this host: its runtime keeps it elsewhere")
         }
     }
 

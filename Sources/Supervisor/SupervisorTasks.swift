@@ -7,7 +7,7 @@ import TTRPC
 extension Supervisor {
     public func start(_ request: Ctr_V1_StartTaskRequest) async throws -> Ctr_V1_StartTaskResponse {
         let instance = try find(request.namespace, request.container, "start task")
-        do { try await instance.start() } catch {
+        do { try await instance.start(attached: request.attached) } catch {
             throw SupervisorError.wrapping(error, "start task", request.container.shown, exitCode: 125)
         }
         var response = Ctr_V1_StartTaskResponse()

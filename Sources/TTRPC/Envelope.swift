@@ -26,6 +26,10 @@ public struct Status: Error, Equatable, Sendable {
     }
 }
 
+extension Status: CustomStringConvertible {
+    public var description: String { message.isEmpty ? "\(code)" : "\(message) (\(code))" }
+}
+
 /// ttrpc.Request: which method of which service, with its encoded message.
 public struct RequestEnvelope: Equatable, Sendable {
     public var service: String

@@ -14,6 +14,7 @@ struct Daemon {
 
     private let configuration: Configuration
     private let supervisor: Supervisor
+    private let store: Store
     private let locks: [Int32]
 
     init(configuration: Configuration, logger: Logger) throws(StartupError) {
@@ -29,6 +30,7 @@ struct Daemon {
         do {
             let opened = try Store.open(path: configuration.root + "/ctrd.db", time: now(CLOCK_REALTIME) / 1_000_000_000)
             if let damage = opened.damage { logger.error("database rebuilt from what is on disk", metadata: ["cause": "\(damage)"]) }
+            store = opened.store
             supervisor = try Supervisor(
                 configuration: configuration, executor: executor, store: opened.store, rebuild: opened.damage != nil, logger: logger)
         } catch { throw StartupError("\(error)") }
@@ -58,6 +60,7 @@ struct Daemon {
         unlink(configuration.address)
         if let events = configuration.eventsAddress { unlink(events) }
         supervisor.removeEmptyCgroups()
+        store.settle()
     }
 
     private static func makeDirectories(_ configuration: Configuration) throws(StartupError) {
@@ -97,16 +100,24 @@ struct Daemon {
     /// Refuses locks and an address that another process has.
     private static func probe(_ configuration: Configuration) throws(StartupError) {
         for directory in [configuration.root, configuration.state] {
-            guard let file = try? Linux.open(directory + "/ctrd.lock", O_RDWR), ctr_ofd_locked(file.raw) == 1 else { continue }
+            let path = directory + "/ctrd.lock"
+            guard let file = try? Linux.open(path, O_RDWR), ctr_ofd_locked(file.raw) == 1 else { continue }
+            if let owner = owner(file.raw), Heirs.letGo(ofLock: path, owner: owner) { continue }
             throw inUse(directory, file.raw)
         }
         _ = try addressIsFree(configuration.address)
         if let events = configuration.eventsAddress { _ = try addressIsFree(events) }
     }
 
+    /// Who took the lock, as is written in it.
+    private static func owner(_ lock: Int32) -> Int32? {
+        lseek(lock, 0, SEEK_SET)
+        let text = (try? readAll(lock, name: "ctrd.lock", limit: 64)).map { String(decoding: $0, as: UTF8.self) } ?? ""
+        return text.split(separator: "\n").first.flatMap { Int32($0) }
+    }
+
     private static func inUse(_ directory: String, _ lock: Int32) -> StartupError {
-        let text = (try? readAll(lock, name: directory, limit: 64)).map { String(decoding: $0, as: UTF8.self) } ?? ""
-        let pid = text.split(separator: "\n").first.map { " (pid \($0))" } ?? ""
+        let pid = owner(lock).map { " (pid \($0))" } ?? ""
         return StartupError("another ctrd\(pid) uses \(directory)")
     }
 
@@ -114,7 +125,12 @@ struct Daemon {
     private static func addressIsFree(_ path: String) throws(StartupError) -> Bool {
         let connected = ctr_unix_connect(path, true)
         if connected >= 0 || connected == -EAGAIN {
-            if connected >= 0 { close(connected) }
+            var isGone = false
+            if connected >= 0 {
+                isGone = Heirs.letGo(ofSocket: connected)
+                close(connected)
+            }
+            if isGone { return false }
             throw StartupError("address in use: somebody listens on \(path)")
         }
         if connected == -ECONNREFUSED {

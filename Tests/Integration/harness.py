@@ -74,7 +74,9 @@ class Client:
 
 
 class World:
-    def __init__(self, **config):
+    def __init__(self, programs=None, **config):
+        # Where its programs are; a test may change that between two managers.
+        self.bin = Path(programs or BIN)
         self.token = secrets.token_hex(4)
         self.directory = Path(tempfile.mkdtemp(prefix=f"ctrd-{self.token}-", dir="/tmp"))
         self.root, self.state = self.directory / "root", self.directory / "state"
@@ -95,11 +97,11 @@ class World:
         values = {"root": str(self.root), "state": str(self.state), "address": self.address, "cgroup_parent": self.cgroup_parent, **more}
         self.config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()))
 
-    def launch(self, *args, prefix=()):
+    def launch(self, *args, prefix=(), programs=None):
         """The manager's process, without waiting for its socket."""
         log = open(self.log, "ab")
         with log:
-            self.process = subprocess.Popen([*prefix, str(BIN / "ctrd"), "--config", str(self.config), *map(str, args)], stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen([*prefix, str((programs or self.bin) / "ctrd"), "--config", str(self.config), *map(str, args)], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, env=self.env, start_new_session=True)
         self.manager = events.Pid(self.process.pid)
         return self
@@ -148,7 +150,7 @@ class World:
 
     def ctrctl(self, *args, code=0, timeout=TIMEOUT, env=None, stdin=None):
         """Runs ctrctl. code None accepts any exit code."""
-        command = [str(BIN / "ctrctl"), *map(str, args)]
+        command = [str(self.bin / "ctrctl"), *map(str, args)]
         done = subprocess.run(command, capture_output=True, timeout=timeout, env={**self.env, **(env or {})},
                               **({"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}))
         result = Result(["ctrctl", *args], done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
@@ -158,7 +160,7 @@ class World:
         return result
 
     def client(self, *args, env=None):
-        return Client(self, [BIN / "ctrctl", *args], env)
+        return Client(self, [self.bin / "ctrctl", *args], env)
 
     def run(self, *args, code=0, **more):
         """ctrctl run …; what it printed, stripped."""

@@ -3,6 +3,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 
 import pytest
 
@@ -283,6 +284,33 @@ def test_a_run_interrupted_is_finished_or_undone(alone, point):
 def children_of_shims(world, identifier):
     shim, _ = world.guards(identifier)
     return events.children(shim.pid)
+
+
+def tgid(pid):
+    return int(open(f"/proc/{pid}/status").read().split("Tgid:")[1].split()[0])
+
+
+def test_a_successor_waits_for_the_program_that_its_predecessor_was_about_to_start(alone):
+    """Killed between clone and execve of a helper: until that is executed, which strace delays here, it has the manager's locks and sockets."""
+    identifier = os.urandom(32).hex()
+    strace = subprocess.Popen(["strace", "-f", "-p", str(alone.process.pid), "-o", "/dev/null", "-e", "trace=execve",
+                               "-e", "inject=execve:delay_enter=2000000:when=1"], stderr=subprocess.PIPE)
+    try:
+        assert b"attached" in strace.stderr.readline()
+        with send_create(alone, identifier, "/bin/sleep", "600"):
+            # "Process N attached": a thread of the manager, or the helper that was cloned.
+            while tgid(cloned := int(strace.stderr.readline().split(b"Process ")[1].split()[0])) != cloned:
+                pass
+            alone.kill9()
+        alone.launch()
+        # Until then whoever connects has nobody behind the socket.
+        events.wait_file(alone.log, lambda path: path.read_text().count(" listening ") == 2, 30, alone.manager.fd)
+        assert alone.task(identifier)["status"] == "running"
+    finally:
+        strace.terminate()
+        strace.wait()
+        strace.stderr.close()
+    alone.ctrctl("rm", "-f", identifier)
 
 
 @pytest.mark.parametrize("point", ["exit", "socket gone", "bundle gone"])

@@ -52,13 +52,15 @@ extension Session {
             var request = Ctr_V1_StartTaskRequest()
             request.namespace = manager.namespace
             request.container = plan.container
+            request.attached = true
             return try connection.start(API.startTask, request)
         case .attach: throw .malformed("nothing to open")
         }
     }
 
     private func read(_ connection: Connection) throws(ClientError) -> UInt32 {
-        let request = sink.request(namespace: manager.namespace, container: plan.container, follow: true)
+        var request = sink.request(namespace: manager.namespace, container: plan.container, follow: true)
+        request.attach = true
         return try connection.start(API.readLogs, request, streaming: true)
     }
 

@@ -156,6 +156,7 @@ struct Start: Command {
         plan.detachKeys = keys
         plan.proxiesSignals = front.proxies(isRaw: Session.isRaw(plan.terminal, input: takesInput))
         plan.initialSize = container.config.terminalSize
+        plan.removes = container.config.autoRemove
         return try Session(plan, manager, connection: connection).finish(name: container.name)
     }
 }
