@@ -58,7 +58,7 @@ actor Instance {
     var execs: [String: ExecProcess] = [:]
 
     var exitWaiters: [UInt64: Waiter] = [:]
-    private var nextWaiter: UInt64 = 0
+    private var nextKey: UInt64 = 0
     /// Connections that read this container's output.
     var readers = 0
     var removalTimer: Scheduled<Void>?
@@ -138,9 +138,11 @@ actor Instance {
     var isIdle: Bool { operations.isEmpty }
 
     /// One who is about to wait, and its number among them.
-    func newWaiter() -> (UInt64, Waiter) {
-        nextWaiter += 1
-        return (nextWaiter, Waiter(on: executor.loop))
+    func newWaiter() -> (UInt64, Waiter) { (newKey(), Waiter(on: executor.loop)) }
+
+    func newKey() -> UInt64 {
+        nextKey += 1
+        return nextKey
     }
 
     private func finished(_ number: Int) { operations.removeAll { $0.number == number } }

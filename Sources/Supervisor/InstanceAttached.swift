@@ -10,8 +10,7 @@ extension Instance {
 
     /// A client reads from now on. Returns its key.
     func attachedReaderCame() -> UInt64 {
-        let key = nextWaiter
-        nextWaiter += 1
+        let key = newKey()
         attachedReaders[key] = 0
         attachedFarewell?.cancel()
         attachedFarewell = nil
