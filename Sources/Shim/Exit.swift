@@ -128,7 +128,7 @@ extension Container {
         }
         process.pidfd = nil
         process.phase = .stopped
-        if process.isFirst && exit.oom { publish(.oom) }
+        if process.isFirst { memoryEnded(ranOut: exit.oom) }
         publish(.exited(execID: process.execID, pid: process.pid, status: process.exitCode, at: exit.exited))
         let callers = process.waits
         process.waits = []

@@ -144,10 +144,10 @@ extension Container {
     func createNow(_ mounts: [MountRequest], _ names: StreamNames) {
         do throws(SysError) {
             var action = ["create", "--bundle", place.bundle, "--pid-file", place.bundle + "/init.pid"]
-            let hasLogger = first.logger != nil
+            let isLogged = { (name: String) in (try? StreamPlace.output(name))?.isLogger == true }
             var descriptors: [Int32] = [
-                0, first.output.pipe(of: .stdout) < 0 && !hasLogger ? 1 : stdoutWriter,
-                first.output.pipe(of: .stderr) < 0 && !hasLogger ? 2 : stderrWriter,
+                0, first.output.pipe(of: .stdout) < 0 && !isLogged(names.stdout) ? 1 : stdoutWriter,
+                first.output.pipe(of: .stderr) < 0 && !isLogged(names.stderr) ? 2 : stderrWriter,
             ]
             var reader: SharedDescriptor?
             if names.terminal {
@@ -231,6 +231,7 @@ extension Container {
             phase = .created
             try loop.add(opened.raw, .readable, .process)
             handOverPipes()
+            watchMemory()
             publish(.created(pid: pid, streams: first.names, mounts: mounts))
             finish(.success(Messages.created(pid: pid)))
         } catch {
