@@ -280,6 +280,7 @@ final class Container {
             if process.retryDeadline <= time { retryRecord(process) }
             process.takeLate(time, into: &late)
             if !process.deleters.isEmpty { deleteIfDrained(process) }
+            if process.isFirst && process.deleteDeadline <= time { deleteIfEnded() }
         }
         if let operation, operation.limit <= time { upgradeIsLate() }
         if let logger = first.logger, logger.deadline <= time { loggerIsLate(logger) }

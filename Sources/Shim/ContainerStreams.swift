@@ -12,7 +12,7 @@ extension Container {
         process.input.onClosed = { [unowned self, unowned process] in self.unpark(process) }
         process.output.onEnded = { [unowned self, unowned process] in
             self.unpark(process)
-            self.deleteIfDrained(process)
+            if process.isFirst { self.deleteIfEnded() } else { self.deleteIfDrained(process) }
         }
     }
 

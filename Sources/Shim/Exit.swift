@@ -139,7 +139,7 @@ extension Container {
         process.output.processEnded()
         process.inputEnded()
         process.start = nil
-        if operation?.awaitsExit == true { deleteIfEnded() }
+        deleteIfEnded()
     }
 
     /// Reaps what has ended. While the runtime makes a process only the runtime is looked for: what it makes may be among the others, and

@@ -373,9 +373,16 @@ extension Container {
 
     // MARK: delete
 
-    /// The runtime has deleted it; every end is recorded before that is said.
+    /// The runtime has deleted it; every end is recorded before that is said. What was written and a full sink does not take yet is waited
+    /// for too, but not without end: the shim may be told to go next.
     func deleteIfEnded() {
-        if first.exit != nil && !execs.contains(where: { $0.isAlive }) { deleted() }
+        guard operation?.awaitsExit == true, first.exit != nil, !execs.contains(where: { $0.isAlive }) else { return }
+        first.output.finish()
+        // The end of the output comes to this place itself.
+        if operation?.awaitsExit != true { return }
+        if first.output.ended { return deleted() }
+        if first.deleteDeadline == .max { first.deleteDeadline = now(CLOCK_MONOTONIC) + Process.deleteTime }
+        if first.deleteDeadline <= now(CLOCK_MONOTONIC) { deleted() }
     }
 
     private func endExecs() {
@@ -387,6 +394,7 @@ extension Container {
 
     private func deleted() {
         phase = .deleted
+        first.deleteDeadline = .max
         let exit = first.exit
         let response = Messages.deleted(pid: pid, exitStatus: first.exitCode, exitedAt: exit?.exited)
         publish(.deleted(execID: "", pid: pid, status: first.exitCode, at: exit?.exited ?? 0))

@@ -289,7 +289,7 @@ def test_a_shim_becomes_another_program_under_containerd(world, stream, programs
 
     def type_it():
         client.process.stdin.write(data)
-        client.process.stdin.close()
+        client.process.stdin.flush()
     shim_client.eventually(lambda: world.tasks().get("c1", (0, ""))[1] == "RUNNING", "c1 runs")
     pid = world.tasks()["c1"][0]
     shim, keeper = world.guards("c1")
@@ -308,12 +308,14 @@ def test_a_shim_becomes_another_program_under_containerd(world, stream, programs
     assert done.out == "in"
     world.ctr("tasks", "pause", "c1")
     assert upgrade(world, "c1", programs[0])
-    assert world.tasks()["c1"] == (pid, "PAUSED")
+    # The runtime is asked first.
+    shim_client.eventually(lambda: world.tasks()["c1"] == (pid, "PAUSED"), "c1 is shown as paused")
     world.ctr("tasks", "resume", "c1")
     open(f"/proc/{pid}/root/tmp/go", "w").close()
     assert [each.wait() for each in execs] == [1, 2, 3]
-    assert client.wait() == 9
     typist.join()
+    client.process.stdin.close()
+    assert client.wait() == 9
     assert client.out.data == data
     assert shim.alive() is False and not keeper.alive() and world.log_text().count('msg="shim disconnected" id=c1') - before == 1
     seen = stream.until("c1", "/tasks/delete")

@@ -469,6 +469,26 @@ def test_a_mount_that_cannot_be_made_leaves_none_and_create_can_be_repeated(call
     assert leftovers(caller) == {}
 
 
+# --- streams
+
+def test_delete_waits_for_a_reader_that_is_behind(caller):
+    """The process has ended; more is on the way than its FIFO takes, and the shim goes once the task is deleted."""
+    path = f"{caller.base}/out"
+    os.mkfifo(path)
+    caller.config(["/bin/sh", "-c", "seq 1 20000; exit 3"])
+    client = caller.start()
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as reader:
+        caller.run(client, extra=field(6, path))
+        assert first(client.call("Wait", caller.target), 1) == 3
+        deleting = client.send(TASK2, "Delete", caller.target)
+        assert not events.readable([client.socket], 0.5)
+        os.set_blocking(reader.fileno(), True)
+        assert reader.readall() == b"".join(b"%d\n" % n for n in range(1, 20001))
+        assert first(client.answer(deleting), 2) == 3
+    client.call("Shutdown", caller.target)
+    assert caller.delete()[0] == 3
+
+
 # --- terminals with a logger
 
 LOGGER = """#!/usr/bin/python3
