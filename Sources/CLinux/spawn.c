@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,6 +24,25 @@ struct plan {
     pid_t parent;
     sigset_t empty;
 };
+
+/* The limit of open files before the caller raised its own; rlim_max 0: it did not. */
+static struct rlimit original;
+
+int ctr_raise_descriptors(uint64_t wanted) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return -errno;
+    struct rlimit raised = {.rlim_cur = wanted < limit.rlim_max ? wanted : limit.rlim_max, .rlim_max = limit.rlim_max};
+    if (raised.rlim_cur <= limit.rlim_cur) return 0;
+    if (setrlimit(RLIMIT_NOFILE, &raised) < 0) return -errno;
+    original = limit;
+    return 0;
+}
+
+int ctr_restore_descriptors(void) {
+    if (original.rlim_max && setrlimit(RLIMIT_NOFILE, &original) < 0) return -errno;
+    original.rlim_max = 0;
+    return 0;
+}
 
 static int child(void *context) {
     struct plan *plan = context;
@@ -57,6 +77,8 @@ static int child(void *context) {
         else if (dup2(high[i], i) < 0) goto failed;
     }
     if (syscall(SYS_close_range, plan->count, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */) < 0) goto failed;
+    /* Last: a limit that was lowered would stand in the way above. */
+    if (original.rlim_max && setrlimit(RLIMIT_NOFILE, &original) < 0) goto failed;
     sigprocmask(SIG_SETMASK, &plan->empty, NULL);
     execve(plan->path, plan->argv, plan->envp);
 failed:

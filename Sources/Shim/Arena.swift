@@ -1,8 +1,9 @@
 import CShimProto
 import Glibc
+import TTRPC
 
 /// The memory of one outgoing message and of everything that it points to, given back together once it is packed: the generated structs
-/// hold plain pointers and own nothing.
+/// hold plain pointers and own nothing, and take `char *` although packing only reads.
 final class Arena {
     private var blocks: [UnsafeMutableRawPointer] = []
 
@@ -19,10 +20,16 @@ final class Arena {
     func make<Message>(_ empty: Message, _ initialize: (UnsafeMutablePointer<Message>) -> Void, _ fill: (inout Message) -> Void)
         -> UnsafeMutablePointer<Message>
     {
-        let place = block(MemoryLayout<Message>.size).bindMemory(to: Message.self, capacity: 1)
-        place.initialize(to: empty)
+        let place = keep(empty)
         initialize(place)
         fill(&place.pointee)
+        return place
+    }
+
+    /// A message that is filled already, at an address of its own.
+    func keep<Message>(_ message: Message) -> UnsafeMutablePointer<Message> {
+        let place = block(MemoryLayout<Message>.size).bindMemory(to: Message.self, capacity: 1)
+        place.initialize(to: message)
         return place
     }
 
@@ -65,14 +72,10 @@ final class Arena {
         }
     }
 
+    func any(_ message: AnyMessage?) -> UnsafeMutablePointer<Google__Protobuf__Any>? { message.map { self.any($0.typeURL, $0.value) } }
+
     /// Of nanoseconds since 1970.
-    func time(_ nanoseconds: Int64) -> UnsafeMutablePointer<Google__Protobuf__Timestamp> {
-        make(Google__Protobuf__Timestamp(), google__protobuf__timestamp__init) { time in
-            let remainder = nanoseconds % 1_000_000_000
-            time.seconds = nanoseconds / 1_000_000_000 - (remainder < 0 ? 1 : 0)
-            time.nanos = Int32(remainder < 0 ? remainder + 1_000_000_000 : remainder)
-        }
-    }
+    func time(_ nanoseconds: Int64) -> UnsafeMutablePointer<Google__Protobuf__Timestamp> { keep(Messages.timestamp(nanoseconds)) }
 
     static func packed<Message>(
         _ message: UnsafeMutablePointer<Message>, _ size: (UnsafePointer<Message>?) -> Int,

@@ -21,6 +21,8 @@ final class CallJournal {
 
     /// A file longer than this is written anew with the open calls alone.
     private static let limit = 1 << 20
+    /// Bytes of open calls at most.
+    private static let openLimit = 4 << 20
     private static let fileName = "calls"
     private static let headerLength = 20
 
@@ -33,7 +35,8 @@ final class CallJournal {
     init(in directory: Int32) throws(SysError) {
         self.directory = directory
         file = SharedDescriptor(try Linux.open(Self.fileName, O_RDWR | O_CREAT | O_NOFOLLOW, mode: 0o600, at: directory))
-        load(try readAll(file.raw, name: Self.fileName, limit: 16 << 20))
+        // More is not ours, and what cannot be read is carried on by nobody.
+        load((try? readAll(file.raw, name: Self.fileName, limit: 16 << 20)) ?? [])
     }
 
     private func load(_ bytes: [UInt8]) {
@@ -89,6 +92,9 @@ final class CallJournal {
     }
 
     // MARK: what happens to calls
+
+    /// Whether one more call of so many bytes may be put in.
+    func hasRoom(for count: Int) -> Bool { open.reduce(count) { $0 + $1.request.count } <= Self.openLimit }
 
     func begin(connection: UInt32, stream: UInt32, request: [UInt8]) {
         open.append(Call(connection: connection, stream: stream, request: request))

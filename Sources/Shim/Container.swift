@@ -49,6 +49,7 @@ final class Container {
     /// Told of everything that containerd wants to hear; set once, by who publishes it. `again`: a predecessor may have told it already.
     var onEvent: ((_ event: TaskEvent, _ again: Bool) -> Void)?
     private var heldExits: [TaskEvent] = []
+    private var memory: MemoryWatch?
     /// Loggers of processes that are deleted.
     var dismissed: [LoggerProcess] = []
 
@@ -80,7 +81,7 @@ final class Container {
             if choice == RuntimeChoice(place.start) { return }
             var start = place.start
             choice.apply(to: &start)
-            try ContainerdStart.makeDirectories(start.runtimeRoot)
+            try makeDirectories(start.runtimeRoot, mode: 0o700)
             try place.change(start)
             runtime = RuntimeCall(start: start, bundle: place.bundle, id: place.id)
         } catch {
@@ -96,6 +97,17 @@ final class Container {
             return
         }
         onEvent?(event, again)
+    }
+
+    /// From now on until its end it is told when the container runs out of memory.
+    func watchMemory() {
+        if onEvent != nil, let cgroup { memory = MemoryWatch(cgroup, loop: loop) }
+    }
+
+    /// The first process has ended, and what it lacked was memory. It is told once: now, if it was not when it happened.
+    func memoryEnded(ranOut: Bool) {
+        if ranOut && memory?.isTold != true { publish(.oom) }
+        memory = nil
     }
 
     private func isStarting(_ execID: String) -> Bool { execID.isEmpty && operation?.kind == .start }
@@ -268,6 +280,7 @@ final class Container {
             if process.retryDeadline <= time { retryRecord(process) }
             process.takeLate(time, into: &late)
             if !process.deleters.isEmpty { deleteIfDrained(process) }
+            if process.isFirst && process.deleteDeadline <= time { deleteIfEnded() }
         }
         if let operation, operation.limit <= time { upgradeIsLate() }
         if let logger = first.logger, logger.deadline <= time { loggerIsLate(logger) }
@@ -297,6 +310,7 @@ extension Container {
         case .stdin: if let fifo = process.inputFIFO { fifo.ready() } else { process.input.writable() }
         case .inputSource: process.inputFIFO?.ready()
         case .terminal: process.output.terminalReady()
+        case .memory: if memory?.take() == true { publish(.oom) }
         case .console: (process.isFirst ? operation?.console : process.start?.console)?.take()
         case .listener, .signals, .connection, .publisher: break
         }

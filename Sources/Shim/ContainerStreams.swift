@@ -12,7 +12,7 @@ extension Container {
         process.input.onClosed = { [unowned self, unowned process] in self.unpark(process) }
         process.output.onEnded = { [unowned self, unowned process] in
             self.unpark(process)
-            self.deleteIfDrained(process)
+            if process.isFirst { self.deleteIfEnded() } else { self.deleteIfDrained(process) }
         }
     }
 
@@ -37,7 +37,7 @@ extension Container {
             var out = try sink(stdout, log, process, .stdout)
             let err = try sink(stderr, log, process, .stderr)
             // A terminal that nobody reads would hold up its process.
-            if process.names.terminal && out == nil { out = try NothingSink() }
+            if process.names.terminal && out == nil && !stdout.isLogger { out = try NothingSink() }
             // What only one of the two streams is written to is over once that one is.
             if let log {
                 process.output.keep(log: log)
@@ -135,17 +135,16 @@ extension Container {
         do throws(SysError) {
             let (stdout, stderr) = (stdoutReader, stderrReader)
             (stdoutReader, stderrReader) = (-1, -1)
-            if let sink = sinks.stdout, stdout >= 0 {
-                try first.output.connect(.stdout, stdout, to: sink)
-            } else {
-                Inherited.giveBack(stdout)
-            }
-            if let sink = sinks.stderr, stderr >= 0 {
-                try first.output.connect(.stderr, stderr, to: sink)
-            } else {
-                Inherited.giveBack(stderr)
-            }
+            try connectFirst(.stdout, stdout, to: sinks.stdout)
+            try connectFirst(.stderr, stderr, to: sinks.stderr)
         } catch { throw Status(.unknown, error.description) }
+    }
+
+    private func connectFirst(_ stream: LogStream, _ pipe: Int32, to sink: (any Sink)?) throws(SysError) {
+        guard let sink, pipe >= 0 else { return Inherited.giveBack(pipe) }
+        // A stream that had ended when the program was changed has left /dev/null in the place of its pipe.
+        if place.upgrades > 0 && !Inherited.isPipe(pipe) { return sink.end(stream) }
+        try first.output.connect(stream, pipe, to: sink)
     }
 
     // MARK: terminals and input
@@ -224,8 +223,8 @@ extension Container {
         var files = ParkedFiles()
         // The keeper holds the first process's pipes.
         if !process.isFirst {
-            files.add("o", process.output.pipe(of: .stdout))
-            files.add("e", process.output.pipe(of: .stderr))
+            files.add("o", process.loggerPipes[.stdout]?.raw ?? process.output.pipe(of: .stdout))
+            files.add("e", process.loggerPipes[.stderr]?.raw ?? process.output.pipe(of: .stderr))
         }
         files.add("O", process.output.terminalWriter?.raw)
         files.add("m", process.output.master?.raw)

@@ -15,8 +15,6 @@ struct ContainerdStart {
     let record: StartRecord
     /// An existing control group that the guards are put into; empty: they stay in containerd's.
     let shimCgroup: String
-    /// Owner of the pipes, where the options name one.
-    let owner: (user: UInt32, group: UInt32)?
 
     /// Writes the record into the bundle. INVALID options and a runtime that is not there are errors; nothing is made but the record and
     /// the directories for socket and runtime.
@@ -28,6 +26,7 @@ struct ContainerdStart {
         }
         var start = try Self.plan(arguments, options)
         if let publishAddress = input.publishAddress { start.publishAddress = publishAddress }
+        if options.ioUID != 0 || options.ioGID != 0 { (start.pipeUser, start.pipeGroup) = (options.ioUID, options.ioGID) }
         guard start.publishAddress != nil else {
             throw ShimError("start guards", arguments.id, "neither -address nor TTRPC_ADDRESS says where events go")
         }
@@ -36,12 +35,11 @@ struct ContainerdStart {
         }
         try shimErrors { () throws(SysError) in
             try makeDirectory("\(Self.stateDirectory(of: arguments.address))/s", mode: 0o700)
-            try Self.makeDirectories(start.runtimeRoot)
+            try makeDirectories(start.runtimeRoot, mode: 0o700)
         }
         try recordErrors { () throws(RecordError) in try start.write(in: bundle) }
         record = start
         shimCgroup = options.shimCgroup
-        owner = options.ioUID != 0 || options.ioGID != 0 ? (options.ioUID, options.ioGID) : nil
     }
 
     /// What is written where nobody gives options.
@@ -86,14 +84,6 @@ struct ContainerdStart {
         guard let value = getenv(name) else { return nil }
         let text = String(cString: value)
         return text.isEmpty ? nil : text
-    }
-
-    static func makeDirectories(_ path: String) throws(SysError) {
-        if access(path, F_OK) == 0 { return }
-        if let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")), slash > path.utf8.startIndex {
-            try makeDirectories(String(path[..<slash]))
-        }
-        try makeDirectory(path, mode: 0o700)
     }
 
     /// Beside the bundle's other files, replaced as a whole and without a newline: containerd reads it after its own restart.

@@ -13,6 +13,9 @@ final class Daemon {
     static let taskServices = ["containerd.task.v2.Task", "containerd.task.v3.Task"]
     static let guardService = "ctr.shim.v1.Guard"
 
+    /// 128 execs with all their streams hold about 1,500 descriptors, and as many again while their parked ones are looked through.
+    static let descriptorLimit: UInt64 = 16384
+
     /// Nanoseconds without an event after which memory is given back.
     static let quietTime: Int64 = 500_000_000
 
@@ -30,9 +33,12 @@ final class Daemon {
 
     /// Becomes what the keeper's contract wants of it and takes over what it finds.
     init(_ arguments: Arguments) throws(ShimError) {
-        // Asked before anything is opened: without them, other files get their numbers.
-        let stdoutWriter = Self.inherited(Inherited.stdoutWriter)
-        let stderrWriter = Self.inherited(Inherited.stderrWriter)
+        // What this starts gets the limit that there was.
+        _ = ctr_raise_descriptors(Self.descriptorLimit)
+        // Asked before anything is opened: without them, other files would get their numbers.
+        let stdoutWriter = Inherited.isPipe(Inherited.stdoutWriter) ? Inherited.stdoutWriter : -1
+        let stderrWriter = Inherited.isPipe(Inherited.stderrWriter) ? Inherited.stderrWriter : -1
+        Inherited.reserve()
         let before = Self.state(arguments)
         try Self.settle(keeping: before?.descriptors ?? [])
         let place = try Place(arguments, before)
@@ -68,7 +74,8 @@ final class Daemon {
         }
         if let before { server.restore(before.connections, waits: before.waits) }
         try container.takeOver()
-        server.carryOnCalls()
+        // An upgrade is no death.
+        server.carryOnCalls(counting: before == nil)
         guard let before else { return }
         container.resume(before)
         server.receiveRest()
@@ -84,9 +91,6 @@ final class Daemon {
         server.survivors = survivors
         server.adoptSurvivors()
     }
-
-    /// `number` when it is open, else -1.
-    private static func inherited(_ number: Int32) -> Int32 { ctr_fcntl_int(number, F_GETFD, 0) >= 0 ? number : -1 }
 
     /// `kept`: beside what the keeper gives, in rising order.
     private static func settle(keeping kept: [Int32]) throws(ShimError) {
@@ -329,6 +333,7 @@ extension Daemon {
         arguments.insert(contentsOf: ["-state", String(file.raw)], at: 1)
         let handed = state.descriptors + [file.raw] + (3..<Inherited.count)
         for descriptor in handed { _ = ctr_fcntl_int(descriptor, F_SETFD, 0) }
+        _ = ctr_restore_descriptors()
         var copies: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) }
         copies.append(nil)
         var failure = EINVAL
@@ -337,6 +342,7 @@ extension Daemon {
             failure = errno
         }
         for copy in copies { free(copy) }
+        _ = ctr_raise_descriptors(Self.descriptorLimit)
         for descriptor in handed { _ = ctr_fcntl_int(descriptor, F_SETFD, FD_CLOEXEC) }
         return failure
     }

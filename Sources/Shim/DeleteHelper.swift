@@ -53,16 +53,11 @@ struct DeleteHelper {
         if let identity = record?.process, let pidfd = try? identity.open() {
             let shared = SharedDescriptor(pidfd)
             process = shared
-            found = !Self.isReadable(shared.raw, milliseconds: 0)
+            found = !isReadable(shared.raw)
         } else {
             process = nil
             found = false
         }
-    }
-
-    private static func isReadable(_ file: Int32, milliseconds: Int32) -> Bool {
-        var waiting = pollfd(fd: file, events: Int16(POLLIN), revents: 0)
-        return poll(&waiting, 1, milliseconds) > 0
     }
 
     /// Milliseconds until the end of the time, at most `limit` of nanoseconds.
@@ -101,7 +96,7 @@ struct DeleteHelper {
             var answered = false
             while !answered {
                 let rest = end - now(CLOCK_MONOTONIC)
-                if rest <= 0 || !Self.isReadable(connection.raw, milliseconds: left(rest)) { return }
+                if rest <= 0 || !isReadable(connection.raw, milliseconds: left(rest)) { return }
                 var chunk = [UInt8](repeating: 0, count: 1024)
                 let got = read(connection.raw, &chunk, chunk.count)
                 if got <= 0 { return }
@@ -117,7 +112,7 @@ struct DeleteHelper {
     private func endKeeper() {
         guard let guards = (try? GuardsRecord.read(in: bundle)).flatMap({ $0 }), let keeper = try? guards.keeper.open() else { return }
         // A shim that was shut down ends at once, and its keeper with it.
-        if Self.isReadable(keeper.raw, milliseconds: left(500_000_000)) { return }
+        if isReadable(keeper.raw, milliseconds: left(500_000_000)) { return }
         let children = (try? readFile("/proc/\(guards.keeper.pid)/task/\(guards.keeper.pid)/children", limit: 1 << 16)) ?? []
         let shims = children.split(separator: 0x20).compactMap { Int32(String(decoding: $0, as: UTF8.self)) }
         let identities = shims.compactMap { try? ProcessIdentity(current: $0) }
@@ -144,7 +139,7 @@ struct DeleteHelper {
                 try? group.kill()
             }
             _ = ctr_pidfd_send_signal(process.raw, SIGKILL)
-            _ = Self.isReadable(process.raw, milliseconds: left(1_000_000_000))
+            _ = isReadable(process.raw, milliseconds: left(1_000_000_000))
         }
         guard let null = try? Linux.open("/dev/null", O_RDWR) else { return }
         let call = RuntimeCall(start: start, bundle: bundle < 0 ? "/" : arguments.bundle, id: arguments.id)
@@ -154,7 +149,7 @@ struct DeleteHelper {
         let opened = ctr_pidfd_open(pid, 0)
         if opened >= 0 {
             let runtime = Descriptor(owning: opened)
-            if !Self.isReadable(runtime.raw, milliseconds: left()) { _ = ctr_pidfd_send_signal(runtime.raw, SIGKILL) }
+            if !isReadable(runtime.raw, milliseconds: left()) { _ = ctr_pidfd_send_signal(runtime.raw, SIGKILL) }
         }
         var status: Int32 = 0
         _ = ctr_waitid(CTR_P_PID, pid, &status, 0)
@@ -191,7 +186,7 @@ struct DeleteHelper {
         if let process, ctr_pidfd_exit_status(process.raw, &status) == 0 {
             return Messages.deleted(pid: pid, exitStatus: exitCode(waitStatus: status), exitedAt: time)
         }
-        if found, let process, Self.isReadable(process.raw, milliseconds: 0) {
+        if found, let process, isReadable(process.raw, milliseconds: 0) {
             return Messages.deleted(pid: pid, exitStatus: 128 + UInt32(SIGKILL), exitedAt: time)
         }
         return Messages.deleted(pid: pid, exitStatus: 255, exitedAt: time)

@@ -50,8 +50,7 @@ final class EventSpool {
         self.directory = directory
         file = SharedDescriptor(try Linux.open(Self.fileName, O_RDWR | O_CREAT | O_NOFOLLOW, mode: 0o600, at: directory))
         // A pile that was about to be dropped may be twice the limit; more is not ours.
-        let bytes = try readAll(file.raw, name: Self.fileName, limit: 4 * Self.limit)
-        load(bytes)
+        load((try? readAll(file.raw, name: Self.fileName, limit: 4 * Self.limit)) ?? [])
     }
 
     private func load(_ bytes: [UInt8]) {
@@ -156,14 +155,16 @@ final class EventSpool {
         writeHeader(position: entry.end)
     }
 
-    /// Leaves the newer half of what is not kept, in a new file: the old one holds until the rename.
+    /// Leaves what waits in a new file, where it is too much without the older half of what is not kept. The old file holds until the rename.
+    /// The first is never dropped: it may be under way, and its answer takes it out.
     private func drop() {
-        let droppable = pending.reduce(0) { $0 + ($1.isKept ? 0 : 1) }
-        var toDrop = (droppable + 1) / 2
+        let size = pending.reduce(0) { $0 + $1.end - $1.offset }
+        let droppable = pending.dropFirst().reduce(0) { $0 + ($1.isKept ? 0 : 1) }
+        var toDrop = pending.count < Self.countLimit && size < Int64(Self.limit) / 2 ? 0 : (droppable + 1) / 2
         var bytes = Self.header(said: said, position: Self.headerLength)
         var kept: [Entry] = []
-        for entry in pending {
-            if !entry.isKept && toDrop > 0 {
+        for (index, entry) in pending.enumerated() {
+            if index > 0 && !entry.isKept && toDrop > 0 {
                 toDrop -= 1
                 continue
             }

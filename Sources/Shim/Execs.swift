@@ -156,18 +156,21 @@ extension Container {
             let owner = try processOwner(of: exec)
             var given: [Int32] = [0, 1, 2]
             var ends: [SharedDescriptor] = []
+            let logged = try startLogger(of: exec, owner: owner)
             if exec.names.terminal {
                 // The runtime gets no pipe: the terminal's master flows through this one.
-                let pipe = try Pipe(owner: nil)
-                if let sink = sinks.stdout { try exec.output.connect(.stdout, pipe.takeReader().release(), to: sink) }
+                var writer = logged[.stdout]
+                if let sink = sinks.stdout {
+                    let pipe = try Pipe(owner: nil)
+                    try exec.output.connect(.stdout, pipe.takeReader().release(), to: sink)
+                    writer = pipe.writer
+                }
                 _ = try openInputFIFO(of: exec)
-                exec.start?.console = try console(in: path(of: exec.execID), for: exec, writer: pipe.writer)
+                if let writer { exec.start?.console = try console(in: path(of: exec.execID), for: exec, writer: writer) }
             } else {
-                if let pipes = try startLogger(of: exec, owner: owner) {
-                    for (stream, pipe) in pipes {
-                        given[Int(stream)] = pipe.writer.raw
-                        ends.append(pipe.writer)
-                    }
+                for (stream, writer) in logged {
+                    given[stream == .stdout ? 1 : 2] = writer.raw
+                    ends.append(writer)
                 }
                 if let sink = sinks.stdout {
                     let pipe = try Pipe(owner: owner)
@@ -233,6 +236,10 @@ extension Container {
 
     /// Whose the pipes of an exec are: its user, seen from the host.
     private func processOwner(of exec: Process) throws(SysError) -> PipeOwner {
+        // Under containerd its options say so, for all processes alike.
+        if place.start.publishAddress != nil, let user = place.start.pipeUser, let group = place.start.pipeGroup {
+            return PipeOwner(user: user, group: group)
+        }
         let bytes = try readFile(Self.processFile, limit: 4 << 20, at: exec.pidDirectory)
         let account = (try? JSON(parsing: bytes))?["user"]
         return userMappings.owner(uid: account?["uid"], gid: account?["gid"])
@@ -309,6 +316,7 @@ extension Container {
         if ended {
             exec.output.abandon()
             exec.inputEnded()
+            exec.loggerPipes = [:]
             exec.phase = .stopped
             let time = now(CLOCK_REALTIME)
             let exit = ExitRecord(
@@ -377,31 +385,17 @@ extension Container {
     /// The control groups of execs that are deleted; one that processes still live in is tried again with the next.
     private func removeGroups(with exec: Process) {
         guard exec.group != nil, let unified = cgroup?.unified else { return }
-        for name in Self.names(in: unified) where name.hasPrefix("exec-") {
+        for name in directoryNames(at: unified) where name.hasPrefix("exec-") {
             if !execs.contains(where: { $0.group?.hasSuffix("/" + name) ?? false }) { rmdir("\(unified)/\(name)") }
         }
     }
 
     func removeDirectory(of execID: String) {
         let directory = path(of: execID)
-        for name in Self.names(in: directory + "/log") { unlink("\(directory)/log/\(name)") }
+        for name in directoryNames(at: directory + "/log") { unlink("\(directory)/log/\(name)") }
         rmdir(directory + "/log")
-        for name in Self.names(in: directory) { unlink("\(directory)/\(name)") }
+        for name in directoryNames(at: directory) { unlink("\(directory)/\(name)") }
         rmdir(directory)
-    }
-
-    /// What is in a directory; nothing when it is not there.
-    static func names(in path: String) -> [String] {
-        guard let stream = opendir(path) else { return [] }
-        defer { closedir(stream) }
-        var names: [String] = []
-        while let entry = readdir(stream) {
-            let name = withUnsafePointer(to: &entry.pointee.d_name) { tuple in
-                tuple.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
-            if name != "." && name != ".." { names.append(name) }
-        }
-        return names
     }
 }
 

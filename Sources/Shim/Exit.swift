@@ -128,7 +128,7 @@ extension Container {
         }
         process.pidfd = nil
         process.phase = .stopped
-        if process.isFirst && exit.oom { publish(.oom) }
+        if process.isFirst { memoryEnded(ranOut: exit.oom) }
         publish(.exited(execID: process.execID, pid: process.pid, status: process.exitCode, at: exit.exited))
         let callers = process.waits
         process.waits = []
@@ -139,7 +139,7 @@ extension Container {
         process.output.processEnded()
         process.inputEnded()
         process.start = nil
-        if operation?.awaitsExit == true { deleteIfEnded() }
+        deleteIfEnded()
     }
 
     /// Reaps what has ended. While the runtime makes a process only the runtime is looked for: what it makes may be among the others, and

@@ -13,21 +13,13 @@ final class FileSink: Sink {
     /// Made with its directory where it is missing.
     init(_ path: String) throws(SysError) {
         if let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")), slash > path.utf8.startIndex {
-            try Self.makeDirectories(String(path[..<slash]))
+            try makeDirectories(String(path[..<slash]), mode: 0o755)
         }
         let opened = try Linux.open(path, O_WRONLY | O_CREAT | O_NONBLOCK | O_NOCTTY, mode: 0o644)
         var status = stat()
         try checkErrno("look at", path, fstat(opened.raw, &status))
         isRegular = status.st_mode & S_IFMT == S_IFREG
         file = SharedDescriptor(opened)
-    }
-
-    private static func makeDirectories(_ path: String) throws(SysError) {
-        if access(path, F_OK) == 0 { return }
-        if let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")), slash > path.utf8.startIndex {
-            try makeDirectories(String(path[..<slash]))
-        }
-        try makeDirectory(path, mode: 0o755)
     }
 
     func drain(_ stream: LogStream, from pipe: Int32) -> Drained {

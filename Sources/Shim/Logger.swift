@@ -164,7 +164,7 @@ final class Logger {
     private func measure() {
         moved = 0
         var segments: [(name: String, size: UInt64)] = []
-        for name in directoryNames(directory.raw) where name.hasPrefix("stdout.") || name.hasPrefix("stderr.") {
+        for name in directoryNames(in: directory.raw) where name.hasPrefix("stdout.") || name.hasPrefix("stderr.") {
             var status = stat()
             if fstatat(directory.raw, name, &status, 0x100) == 0 { segments.append((name, UInt64(clamping: status.st_size))) }
         }
@@ -190,19 +190,4 @@ final class Logger {
         }
         measure()
     }
-}
-
-/// Names in an open directory.
-private func directoryNames(_ directory: Int32) -> [String] {
-    let copy = ctr_openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
-    guard copy >= 0, let stream = fdopendir(copy) else { return [] }
-    defer { closedir(stream) }
-    var names: [String] = []
-    while let entry = readdir(stream), names.count < 65536 {
-        names.append(
-            withUnsafePointer(to: &entry.pointee.d_name) { tuple in
-                tuple.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            })
-    }
-    return names
 }

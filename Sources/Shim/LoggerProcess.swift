@@ -80,10 +80,7 @@ final class LoggerProcess {
         deadline = .max
     }
 
-    var isAlive: Bool {
-        var ended = pollfd(fd: process.raw, events: Int16(POLLIN), revents: 0)
-        return poll(&ended, 1, 0) == 0
-    }
+    var isAlive: Bool { !isReadable(process.raw) }
 
     /// Its process is deleted: the pipes have ended, and what has not seen that is told.
     func signal(_ number: Int32) { _ = ctr_pidfd_send_signal(process.raw, number) }

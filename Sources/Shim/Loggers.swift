@@ -1,17 +1,15 @@
 import CLinux
 import Glibc
 import Linux
+import Logs
 import TTRPC
 
 /// Programs of the caller's that read a process's output (`binary://`).
 extension Container {
     /// The one for `process`, when its streams name one; both streams go to it. The read ends stay the caller's.
     private func makeLogger(of process: Process, stdout: Int32, stderr: Int32) throws(Status) -> LoggerProcess? {
-        let names = process.names
-        let out = try StreamPlace.output(names.stdout)
-        let err = names.terminal ? .nothing : try StreamPlace.output(names.stderr)
+        let (out, err) = try loggers(of: process)
         guard case .logger(let program, let arguments) = out.isLogger ? out : err else { return nil }
-        if names.terminal { throw Status(.invalidArgument, "the output of a terminal cannot go to a program; name a FIFO, a file or log:") }
         do throws(SysError) {
             return try LoggerProcess(
                 program, arguments: arguments, id: place.id, namespace: place.namespace, stdout: out.isLogger ? stdout : -1,
@@ -21,20 +19,28 @@ extension Container {
         }
     }
 
+    /// Where the two streams go; a terminal has one.
+    private func loggers(of process: Process) throws(Status) -> (StreamPlace, StreamPlace) {
+        (try StreamPlace.output(process.names.stdout), process.names.terminal ? .nothing : try StreamPlace.output(process.names.stderr))
+    }
+
     /// For the first process, from the keeper's pipes.
     func startLogger(first names: StreamNames, stdout: Int32, stderr: Int32) throws(Status) {
         first.logger = try makeLogger(of: first, stdout: stdout, stderr: stderr)
     }
 
-    /// For an exec; nil where its output goes elsewhere. What it writes before the logger is ready waits in the pipes.
-    func startLogger(of exec: Process, owner: PipeOwner) throws -> [Int32: Pipe]? {
-        let names = exec.names
-        guard try StreamPlace.output(names.stdout).isLogger || StreamPlace.output(names.stderr).isLogger else { return nil }
-        let (stdout, stderr) = (try Pipe(owner: owner), try Pipe(owner: owner))
-        let readers = (SharedDescriptor(stdout.takeReader()), SharedDescriptor(stderr.takeReader()))
-        exec.logger = try makeLogger(of: exec, stdout: readers.0.raw, stderr: readers.1.raw)
+    /// For an exec: the write ends of the streams that go to one. What comes before the logger is ready waits in the pipes.
+    func startLogger(of exec: Process, owner: PipeOwner) throws -> [LogStream: SharedDescriptor] {
+        let places = try loggers(of: exec)
+        var writers: [LogStream: SharedDescriptor] = [:]
+        for (stream, place) in [(LogStream.stdout, places.0), (.stderr, places.1)] where place.isLogger {
+            let pipe = try Pipe(owner: exec.names.terminal ? nil : owner)
+            exec.loggerPipes[stream] = SharedDescriptor(pipe.takeReader())
+            writers[stream] = pipe.writer
+        }
+        exec.logger = try makeLogger(of: exec, stdout: exec.loggerPipes[.stdout]?.raw ?? -1, stderr: exec.loggerPipes[.stderr]?.raw ?? -1)
         exec.logger?.settle()
-        return [1: stdout, 2: stderr]
+        return writers
     }
 
     /// What waited for it begins.
@@ -53,6 +59,7 @@ extension Container {
 
     /// The process is deleted. Its logger has the end of the pipes before it and ends by itself.
     func dismissLogger(of process: Process) {
+        process.loggerPipes = [:]
         guard let logger = process.logger else { return }
         process.logger = nil
         dismissed.removeAll { !$0.isAlive }

@@ -12,6 +12,8 @@ final class Loop {
         case process, stdout, stderr, sink, stdin, inputSource, terminal, console
         /// The kernel's word of a process's end (``Witness``), by its number.
         case exitEvents
+        /// The container's memory (``MemoryWatch``).
+        case memory
         /// What an event publisher watches.
         case publisher
     }

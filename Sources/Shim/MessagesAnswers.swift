@@ -49,7 +49,7 @@ extension Messages {
     static func state(_ state: State) -> [UInt8] {
         var message = Containerd__Task__V2__StateResponse()
         containerd__task__v2__state_response__init(&message)
-        let copies = Copies()
+        let copies = Arena()
         message.id = copies.text(state.id)
         message.exec_id = copies.text(state.execID)
         message.bundle = copies.text(state.bundle)
@@ -96,7 +96,7 @@ extension Messages {
     static func pids(_ pids: [(pid: Int32, info: AnyMessage?)]) -> [UInt8] {
         var response = Containerd__Task__V2__PidsResponse()
         containerd__task__v2__pids_response__init(&response)
-        let copies = Copies()
+        let copies = Arena()
         var processes: [UnsafeMutablePointer<Containerd__V1__Types__ProcessInfo>?] = pids.map { entry in
             var process = Containerd__V1__Types__ProcessInfo()
             containerd__v1__types__process_info__init(&process)
@@ -116,7 +116,7 @@ extension Messages {
     static func processDetails(execID: String) -> AnyMessage {
         var message = Containerd__Runc__V1__ProcessDetails()
         containerd__runc__v1__process_details__init(&message)
-        let copies = Copies()
+        let copies = Arena()
         message.exec_id = copies.text(execID)
         return withExtendedLifetime(copies) {
             AnyMessage(
@@ -128,7 +128,7 @@ extension Messages {
     static func stats(_ metrics: AnyMessage) -> [UInt8] {
         var message = Containerd__Task__V2__StatsResponse()
         containerd__task__v2__stats_response__init(&message)
-        let copies = Copies()
+        let copies = Arena()
         message.stats = copies.any(metrics)
         return withExtendedLifetime(copies) {
             pack(message, containerd__task__v2__stats_response__get_packed_size, containerd__task__v2__stats_response__pack)
@@ -179,7 +179,7 @@ extension Messages {
     static func upgraded(version: String) -> [UInt8] {
         var message = Ctr__Shim__V1__UpgradeResponse()
         ctr__shim__v1__upgrade_response__init(&message)
-        let copies = Copies()
+        let copies = Arena()
         message.version = copies.text(version)
         return withExtendedLifetime(copies) {
             pack(message, ctr__shim__v1__upgrade_response__get_packed_size, ctr__shim__v1__upgrade_response__pack)
@@ -187,10 +187,10 @@ extension Messages {
     }
 
     /// `fill` sets what it knows of each of `count` processes; texts go through the copies.
-    static func processes(_ count: Int, _ fill: (Int, inout Ctr__Shim__V1__Process, Copies) -> Void) -> [UInt8] {
+    static func processes(_ count: Int, _ fill: (Int, inout Ctr__Shim__V1__Process, Arena) -> Void) -> [UInt8] {
         var response = Ctr__Shim__V1__ProcessesResponse()
         ctr__shim__v1__processes_response__init(&response)
-        let copies = Copies()
+        let copies = Arena()
         var processes: [UnsafeMutablePointer<Ctr__Shim__V1__Process>?] = (0..<count).map { index in
             var process = Ctr__Shim__V1__Process()
             ctr__shim__v1__process__init(&process)
@@ -205,43 +205,4 @@ extension Messages {
             }
         }
     }
-}
-
-/// What a message points at while it is packed; freed with this. The generated structs take `char *` although packing only reads.
-final class Copies {
-    private var memory: [UnsafeMutableRawPointer] = []
-
-    func text(_ text: String) -> UnsafeMutablePointer<CChar>? {
-        guard let copy = strdup(text) else { return nil }
-        memory.append(UnsafeMutableRawPointer(copy))
-        return copy
-    }
-
-    func bytes(_ bytes: [UInt8]) -> ProtobufCBinaryData {
-        if bytes.isEmpty { return ProtobufCBinaryData(len: 0, data: nil) }
-        guard let copy = malloc(bytes.count) else { return ProtobufCBinaryData(len: 0, data: nil) }
-        copy.copyMemory(from: bytes, byteCount: bytes.count)
-        memory.append(copy)
-        return ProtobufCBinaryData(len: bytes.count, data: copy.assumingMemoryBound(to: UInt8.self))
-    }
-
-    /// `message`, which is one of the generated structs, at an address of its own.
-    func keep<Message>(_ message: Message) -> UnsafeMutablePointer<Message>? {
-        guard let room = malloc(MemoryLayout<Message>.stride) else { return nil }
-        memory.append(room)
-        let copy = room.bindMemory(to: Message.self, capacity: 1)
-        copy.initialize(to: message)
-        return copy
-    }
-
-    func any(_ message: AnyMessage?) -> UnsafeMutablePointer<Google__Protobuf__Any>? {
-        guard let message else { return nil }
-        var any = Google__Protobuf__Any()
-        google__protobuf__any__init(&any)
-        any.type_url = text(message.typeURL)
-        any.value = bytes(message.value)
-        return keep(any)
-    }
-
-    deinit { for copy in memory { free(copy) } }
 }

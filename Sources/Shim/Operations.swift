@@ -144,10 +144,10 @@ extension Container {
     func createNow(_ mounts: [MountRequest], _ names: StreamNames) {
         do throws(SysError) {
             var action = ["create", "--bundle", place.bundle, "--pid-file", place.bundle + "/init.pid"]
-            let hasLogger = first.logger != nil
+            let isLogged = { (name: String) in (try? StreamPlace.output(name))?.isLogger == true }
             var descriptors: [Int32] = [
-                0, first.output.pipe(of: .stdout) < 0 && !hasLogger ? 1 : stdoutWriter,
-                first.output.pipe(of: .stderr) < 0 && !hasLogger ? 2 : stderrWriter,
+                0, first.output.pipe(of: .stdout) < 0 && !isLogged(names.stdout) ? 1 : stdoutWriter,
+                first.output.pipe(of: .stderr) < 0 && !isLogged(names.stderr) ? 2 : stderrWriter,
             ]
             var reader: SharedDescriptor?
             if names.terminal {
@@ -231,6 +231,7 @@ extension Container {
             phase = .created
             try loop.add(opened.raw, .readable, .process)
             handOverPipes()
+            watchMemory()
             publish(.created(pid: pid, streams: first.names, mounts: mounts))
             finish(.success(Messages.created(pid: pid)))
         } catch {
@@ -372,9 +373,16 @@ extension Container {
 
     // MARK: delete
 
-    /// The runtime has deleted it; every end is recorded before that is said.
+    /// The runtime has deleted it; every end is recorded before that is said. What was written and a full sink does not take yet is waited
+    /// for too, but not without end: the shim may be told to go next.
     func deleteIfEnded() {
-        if first.exit != nil && !execs.contains(where: { $0.isAlive }) { deleted() }
+        guard operation?.awaitsExit == true, first.exit != nil, !execs.contains(where: { $0.isAlive }) else { return }
+        first.output.finish()
+        // The end of the output comes to this place itself.
+        if operation?.awaitsExit != true { return }
+        if first.output.ended { return deleted() }
+        if first.deleteDeadline == .max { first.deleteDeadline = now(CLOCK_MONOTONIC) + Process.deleteTime }
+        if first.deleteDeadline <= now(CLOCK_MONOTONIC) { deleted() }
     }
 
     private func endExecs() {
@@ -386,6 +394,7 @@ extension Container {
 
     private func deleted() {
         phase = .deleted
+        first.deleteDeadline = .max
         let exit = first.exit
         let response = Messages.deleted(pid: pid, exitStatus: first.exitCode, exitedAt: exit?.exited)
         publish(.deleted(execID: "", pid: pid, status: first.exitCode, at: exit?.exited ?? 0))

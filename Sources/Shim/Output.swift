@@ -4,8 +4,8 @@ import Linux
 import Logs
 import TTRPC
 
-/// The output of one process: its two pipes, each flowing into a sink, or the terminal whose master flows through the first of them. Also
-/// answers the callers that wait for more of its log.
+/// The output of one process: its two pipes, each flowing into a sink, or the terminal whose master flows through the first of them, which may
+/// be one that a logger reads. Also answers the callers that wait for more of its log.
 final class Output {
     /// After the process's end: how long others that still hold the pipes open are listened to.
     static let drainTime: Int64 = 2_000_000_000
@@ -36,6 +36,10 @@ final class Output {
     private(set) var master: SharedDescriptor?
     private(set) var terminalWriter: SharedDescriptor?
     private var masterWatched = false
+    /// The logger at the other end of the terminal's pipe is behind: the loop tells when the pipe takes more.
+    private var writerWatched = false
+    /// Steps of the terminal that are still taken once the end has come: one who writes on without end is cut.
+    private var lastSteps = 64
 
     /// CLOCK_MONOTONIC, nanoseconds: when both streams are ended, whoever holds them open.
     private(set) var drainDeadline = Int64.max
@@ -51,11 +55,11 @@ final class Output {
 
     deinit {
         for stream in LogStream.allCases { close(stream) }
-        if let master, masterWatched { loop.remove(master.raw) }
+        unwatchTerminal()
     }
 
     /// Whether both streams are closed and drained.
-    var ended: Bool { stdout.pipe < 0 && stderr.pipe < 0 }
+    var ended: Bool { stdout.pipe < 0 && stderr.pipe < 0 && master == nil }
 
     /// Its read end, -1 when there is none.
     func pipe(of stream: LogStream) -> Int32 { self[stream].pipe }
@@ -98,10 +102,21 @@ final class Output {
         try check("prepare terminal", "", ctr_fcntl_int(terminal.raw, F_SETFL, flags | O_NONBLOCK))
         master = terminal
         terminalWriter = writer
-        try loop.add(terminal.raw, .readable, .terminal, number: number)
-        masterWatched = true
+        try watchTerminal()
         drainTerminalPipe()
         wakeWaits()
+    }
+
+    private func watchTerminal() throws(SysError) {
+        guard !masterWatched, let master else { return }
+        try loop.add(master.raw, .readable, .terminal, number: number)
+        masterWatched = true
+    }
+
+    private func unwatchTerminal() {
+        if let master, masterWatched { loop.remove(master.raw) }
+        if let terminalWriter, writerWatched { loop.remove(terminalWriter.raw) }
+        (masterWatched, writerWatched) = (false, false)
     }
 
     private func watch(_ stream: LogStream) throws(SysError) {
@@ -145,7 +160,7 @@ final class Output {
         switch drained {
         case .ended: end(stream)
         case .full: unwatch(stream)
-        case .empty: if closing { end(stream) }
+        case .empty: if closing && master == nil { end(stream) }
         case .moved: break
         }
         return drained
@@ -153,10 +168,8 @@ final class Output {
 
     /// The sink had been full.
     func sinkHasRoom() {
-        if let master {
-            if drainTerminalPipe(), !masterWatched, (try? loop.add(master.raw, .readable, .terminal, number: number)) != nil {
-                masterWatched = true
-            }
+        if master != nil {
+            terminalReady()
         } else {
             for stream in LogStream.allCases where self[stream].pipe >= 0 {
                 if closing { drain(stream, steps: 16) } else { try? watch(stream) }
@@ -172,22 +185,52 @@ final class Output {
         if sinks[0] !== sinks[1] { sinks[1]?.ready() }
     }
 
-    /// The terminal's master is readable, or has hung up.
+    /// The terminal's master is readable or has hung up, or its pipe takes more.
     func terminalReady() {
-        guard let master, let terminalWriter else { return }
-        if drainTerminalPipe() {
-            let moved = ctr_splice(master.raw, terminalWriter.raw, LogWriter.step, UInt32(spliceFlags))
-            switch moved {
-            case 1...: drainTerminalPipe()
-            case -Int(EAGAIN), -Int(EINTR): break
-            // EIO: nobody holds the other side any more.
-            default: terminalEnded()
+        defer { wakeWaits() }
+        if let terminalWriter, writerWatched {
+            loop.remove(terminalWriter.raw)
+            writerWatched = false
+        }
+        while master != nil, drainTerminalPipe() {
+            if closing { lastSteps -= 1 }
+            switch lastSteps > 0 ? moveTerminal() : .over {
+            case .bytes where closing: continue
+            case .bytes:
+                if drainTerminalPipe() { try? watchTerminal() }
+                return
+            case .nothing where !closing:
+                try? watchTerminal()
+                return
+            case .full:
+                unwatchTerminal()
+                if let terminalWriter, (try? loop.add(terminalWriter.raw, .writable, .terminal, number: number)) != nil {
+                    writerWatched = true
+                }
+                return
+            case .nothing, .over: terminalEnded()
             }
         }
-        wakeWaits()
     }
 
-    /// Whether the pipe of the terminal is empty now; else the sink is full and the terminal waits.
+    private enum Moved { case bytes, nothing, full, over }
+
+    /// One step from the terminal into its pipe.
+    private func moveTerminal() -> Moved {
+        guard let master, let terminalWriter else { return .over }
+        switch ctr_splice(master.raw, terminalWriter.raw, LogWriter.step, UInt32(spliceFlags)) {
+        case 1...: return .bytes
+        case -Int(EAGAIN), -Int(EINTR):
+            // Either of the two stands in the way; a pipe that is drained here is not full.
+            if stdout.pipe >= 0 { return .nothing }
+            var room = pollfd(fd: terminalWriter.raw, events: Int16(POLLOUT), revents: 0)
+            return poll(&room, 1, 0) > 0 ? .nothing : .full
+        // EIO: nobody holds the other side any more.
+        default: return .over
+        }
+    }
+
+    /// Whether the pipe of the terminal is empty now, or is drained by another; else the sink is full and the terminal waits.
     @discardableResult
     private func drainTerminalPipe() -> Bool {
         for _ in 0..<64 {
@@ -198,20 +241,18 @@ final class Output {
             }
             break
         }
-        if let master, masterWatched {
-            loop.remove(master.raw)
-            masterWatched = false
-        }
+        unwatchTerminal()
         return false
     }
 
     private func terminalEnded() {
-        if let master, masterWatched { loop.remove(master.raw) }
-        masterWatched = false
+        unwatchTerminal()
         master = nil
         // Ours was the last writer: end of file follows what is in the pipe.
         terminalWriter = nil
         closing = true
+        // A logger's pipe ends elsewhere.
+        if stdout.sink == nil && ended { return onEnded() }
         drain(.stdout, steps: 16)
     }
 
@@ -223,13 +264,10 @@ final class Output {
 
     /// Takes what is in the pipes now, at most `steps` times each.
     func drainNow(steps: Int) {
-        if let master, let terminalWriter, drainTerminalPipe() {
-            for _ in 0..<steps {
-                guard ctr_splice(master.raw, terminalWriter.raw, LogWriter.step, UInt32(spliceFlags)) > 0, drainTerminalPipe() else {
-                    break
-                }
-            }
-        } else if master == nil {
+        if master != nil {
+            for _ in 0..<steps { guard drainTerminalPipe(), case .bytes = moveTerminal() else { break } }
+            drainTerminalPipe()
+        } else {
             for stream in LogStream.allCases { drain(stream, steps: steps) }
         }
         stdout.sink?.retry()
@@ -248,17 +286,16 @@ final class Output {
         drainDeadline = .max
         log?.close()
         drainNow(steps: 16)
-        if master != nil { terminalEnded() }
         closing = true
-        for stream in LogStream.allCases where self[stream].pipe >= 0 { drain(stream, steps: 16) }
+        if master != nil { terminalReady() }
+        if master == nil { for stream in LogStream.allCases where self[stream].pipe >= 0 { drain(stream, steps: 16) } }
         wakeWaits()
     }
 
     /// Ends both streams with what was taken until now: the process never ran, or is deleted.
     func abandon() {
         drainDeadline = .max
-        if let master, masterWatched { loop.remove(master.raw) }
-        masterWatched = false
+        unwatchTerminal()
         master = nil
         terminalWriter = nil
         for stream in LogStream.allCases { end(stream) }

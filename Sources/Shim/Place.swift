@@ -33,7 +33,8 @@ final class Place {
         bundle = arguments.bundle
         bundleDirectory = try shimErrors { () throws(SysError) in try Linux.open(arguments.bundle, O_RDONLY | O_DIRECTORY).release() }
         upgrades = before?.upgrades ?? 0
-        lock = if let before, before.lock >= Inherited.count { before.lock } else { try Self.openLock(in: bundleDirectory) }
+        // Another open of it would wait for the first for ever.
+        lock = if let before, before.lock > 2 { before.lock } else { try Self.openLock(in: bundleDirectory) }
         try shimErrors { [lock] () throws(SysError) in _ = try check("take lock of", arguments.bundle, ctr_ofd_lock(lock, true)) }
         guard let record = try recordErrors({ [bundleDirectory] () throws(RecordError) in try StartRecord.read(in: bundleDirectory) })
         else {
@@ -93,6 +94,17 @@ enum Inherited {
     static let stdoutWriter: Int32 = 9
     static let stderrWriter: Int32 = 10
     static let count: Int32 = 11
+
+    /// Takes the numbers that the keeper has nothing for any more, since a program that this one becomes gets what has them.
+    static func reserve() {
+        for number in listener..<count where ctr_fcntl_int(number, F_GETFD, 0) < 0 { giveBack(number) }
+    }
+
+    /// Whether a stream's pipe is there still, and not what ``giveBack(_:)`` puts in its place.
+    static func isPipe(_ file: Int32) -> Bool {
+        var status = stat()
+        return fstat(file, &status) == 0 && status.st_mode & S_IFMT == S_IFIFO
+    }
 
     /// Closes a descriptor. One of the keeper's numbers stays taken, by /dev/null: a program that this one becomes finds no other file there.
     static func giveBack(_ file: Int32) {

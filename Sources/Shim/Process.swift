@@ -1,4 +1,5 @@
 import Linux
+import Logs
 import Records
 
 /// One process that the shim looks after: the container's first, or an exec.
@@ -37,6 +38,8 @@ final class Process {
     var isInputClosed = false
     /// The caller's program that reads its output.
     var logger: LoggerProcess?
+    /// An exec's pipes that it reads: held here too, so that a process whose logger dies waits and is not ended.
+    var loggerPipes: [LogStream: SharedDescriptor] = [:]
 
     /// Who it is; nil until it runs.
     var record: PidRecord?

@@ -18,9 +18,8 @@ struct Regain {
     /// Of execs: what is to be parked again, by its name.
     private(set) var parked: [(name: String, files: [Int32])] = []
 
-    /// Processes and descriptors that are looked at, at most.
+    /// Processes that are looked at, at most.
     private static let processLimit = 65536
-    private static let nameLimit = 1 << 20
 
     /// nil when these are the container's first guards: there is no record of predecessors in this boot, or of a process that they made.
     init?(bundle: Int32, start: StartRecord, predecessors: GuardsRecord?) throws(ShimError) {
@@ -55,7 +54,7 @@ struct Regain {
 
     private static func execs(in bundle: Int32) -> [String] {
         guard let directory = try? Linux.open("exec", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, at: bundle) else { return [] }
-        return Array(Self.names(in: directory.raw).filter { (try? Container.validate($0)) != nil }.prefix(Container.execLimit))
+        return Array(directoryNames(in: directory.raw).filter { (try? Container.validate($0)) != nil }.prefix(Container.execLimit))
     }
 
     static func inode(_ file: Int32) -> UInt64? {
@@ -190,23 +189,9 @@ struct Regain {
 
     private static func look(at pid: Int32, _ found: inout Finder, isMeant: () -> Bool) {
         guard let directory = try? Linux.open("/proc/\(pid)/fd", O_RDONLY | O_DIRECTORY), isMeant() else { return }
-        for name in names(in: directory.raw) where !found.complete {
+        for name in directoryNames(in: directory.raw) where !found.complete {
             if name.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }) { found.take(name, in: directory.raw) }
         }
-    }
-
-    private static func names(in directory: Int32) -> [String] {
-        let copy = ctr_openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
-        guard copy >= 0, let stream = fdopendir(copy) else { return [] }
-        defer { closedir(stream) }
-        var names: [String] = []
-        while let entry = readdir(stream), names.count < nameLimit {
-            names.append(
-                withUnsafePointer(to: &entry.pointee.d_name) { tuple in
-                    tuple.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-                })
-        }
-        return names
     }
 }
 
@@ -219,10 +204,7 @@ extension Place {
         guard keeperPid > 0, let keeper = try? ProcessIdentity(current: keeperPid) else { return false }
         let record = (try? GuardsRecord.read(in: bundleDirectory)) ?? nil
         if record?.keeper == keeper { return false }
-        if let rival = record?.keeper, record?.bootID == bootID, let pidfd = try? rival.open() {
-            var ended = pollfd(fd: pidfd.raw, events: Int16(POLLIN), revents: 0)
-            if poll(&ended, 1, 0) == 0 { return true }
-        }
+        if let rival = record?.keeper, record?.bootID == bootID, let pidfd = try? rival.open(), !isReadable(pidfd.raw) { return true }
         let first = ((try? PidRecord.read(in: bundleDirectory)) ?? nil)?.bootID != bootID
         try? GuardsRecord(
             keeper: keeper, bootID: bootID, stdoutPipe: Regain.inode(Inherited.stdout), stderrPipe: Regain.inode(Inherited.stderr),

@@ -25,25 +25,15 @@ struct RuntimeCall {
         words += action
         if action.first == "create" { for flag in start.createFlags.split(separator: " ") { words.append(String(flag)) } }
         words.append(id)
-        let arguments = UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>.allocate(capacity: words.count + 1)
-        for index in 0..<words.count { arguments[index] = strdup(words[index]) }
-        arguments[words.count] = nil
-        defer {
-            for index in 0..<words.count { free(arguments[index]) }
-            arguments.deallocate()
-        }
         let copy = action.first == "create" || action.first == "exec" ? readOnlyCopy() : nil
         let path = copy.map { "/proc/self/fd/\($0.raw)" } ?? start.runtime
-        let pid = descriptors.withUnsafeBufferPointer { descriptors in
-            ctr_spawn_with(
-                path, arguments, ctr_environ(), bundle, descriptors.baseAddress, Int32(descriptors.count),
-                UInt32(CTR_SPAWN_DIE_WITH_PARENT | CTR_SPAWN_OOM_NEUTRAL))
-        }
-        return try check("run", start.runtime, pid)
+        return try Self.spawn(path, words, directory: bundle, descriptors, named: start.runtime)
     }
 
-    /// Starts `program` with `words` as its arguments and `descriptors` as its 0, 1, 2 … (-1: closed); it dies with the shim.
-    static func spawn(_ program: String, _ words: [String], directory: String, _ descriptors: [Int32]) throws(SysError) -> Int32 {
+    /// Starts `program` (in errors `named`) with `words` as its arguments and `descriptors` as its 0, 1, 2 … (-1: closed); it dies with the shim.
+    static func spawn(
+        _ program: String, _ words: [String], directory: String, _ descriptors: [Int32], named: String? = nil
+    ) throws(SysError) -> Int32 {
         var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) }
         arguments.append(nil)
         defer { for argument in arguments { free(argument) } }
@@ -54,7 +44,7 @@ struct RuntimeCall {
                     UInt32(CTR_SPAWN_DIE_WITH_PARENT | CTR_SPAWN_OOM_NEUTRAL))
             }
         }
-        return try check("run", program, pid)
+        return try check("run", named ?? program, pid)
     }
 
     /// Lets the created container of our own runtime go: one byte into the FIFO at which it waits, which is what `ctrun start` does too. False

@@ -56,10 +56,12 @@ struct RuntimeChoice: Equatable {
         start.createFlags = createFlags
     }
 
-    /// The shim's own program, links resolved: what is installed beside it is beside this.
+    /// The file that this program was started from, links resolved, also where another lies under its name now: what is installed beside it
+    /// is beside this.
     static func ownProgram() throws(SysError) -> String {
         var buffer = [CChar](repeating: 0, count: 4096)
         let length = try checkErrno("find program", "/proc/self/exe", readlink("/proc/self/exe", &buffer, buffer.count - 1))
-        return String(decoding: buffer[..<length].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let path = String(decoding: buffer[..<length].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        return path.hasSuffix(" (deleted)") ? String(path.dropLast(10)) : path
     }
 }

@@ -111,8 +111,10 @@ final class Server {
     }
 
     /// Carries on what a predecessor did not answer.
-    func carryOnCalls() {
+    /// `counting`: one more shim has died over them.
+    func carryOnCalls(counting: Bool) {
         survivors?.carryOn(
+            counting: counting,
             { call, request in
                 find(call.connection)?.calls += 1
                 onCall(call, request)
@@ -195,7 +197,7 @@ final class Server {
             if seen <= 0 { return drop(connection) }
             if seen < header.count { return }
             let length = Frame.headerLength + Int(header[0]) << 24 + Int(header[1]) << 16 + Int(header[2]) << 8 + Int(header[3])
-            if length > Survivors.frameLimit { return becomeOrdinary(connection) }
+            if length > Survivors.frameLimit || survivors?.journal.hasRoom(for: length) == false { return becomeOrdinary(connection) }
             var bytes = [UInt8](repeating: 0, count: length)
             if recv(connection.socket, &bytes, length, Int32(MSG_PEEK) | Int32(MSG_DONTWAIT)) < length { return }
             let stream = UInt32(header[4]) << 24 | UInt32(header[5]) << 16 | UInt32(header[6]) << 8 | UInt32(header[7])
@@ -286,10 +288,11 @@ final class Server {
         if written < 0 && written != -Int(EAGAIN) && written != -Int(EINTR) { return drop(connection) }
         let rest = connection.outbound.count - max(written, 0)
         connection.outbound = rest == 0 ? [] : Array(connection.outbound.suffix(rest))
-        if connection.awaitsRoom == (rest > 0) || paused { return connection.awaitsRoom = rest > 0 }
+        if connection.awaitsRoom == (rest > 0) { return }
         connection.awaitsRoom = rest > 0
-        // An answer that is half in the socket cannot be carried on.
+        // An answer that is half in the socket is in no journal: it is handed over with the connection, or ends with it.
         if rest > 0 && connection.survives { return becomeOrdinary(connection) }
+        if paused { return }
         loop.modify(connection.socket, connection.interest, .connection, number: connection.serial)
     }
 

@@ -46,7 +46,7 @@ struct ShimState: Equatable {
     func encoded() -> [UInt8] {
         var message = Ctr__Shim__V1__ShimState()
         ctr__shim__v1__shim_state__init(&message)
-        let copies = Copies()
+        let copies = Arena()
         message.format = Self.format
         message.version = copies.text(version)
         message.upgrades = upgrades
@@ -59,8 +59,8 @@ struct ShimState: Equatable {
             state.descriptor = connection.descriptor
             state.serial = connection.serial
             state.last_stream = connection.lastStream
-            state.inbound = copies.bytes(connection.inbound)
-            state.outbound = copies.bytes(connection.outbound)
+            state.inbound = copies.data(connection.inbound)
+            state.outbound = copies.data(connection.outbound)
             state.skipped = connection.skipped
             return copies.keep(state)
         }
@@ -73,7 +73,7 @@ struct ShimState: Equatable {
             state.method = copies.text(wait.method)
             state.exec_id = copies.text(wait.execID)
             state.index_size = wait.indexSize
-            state.request = copies.bytes(wait.request)
+            state.request = copies.data(wait.request)
             return copies.keep(state)
         }
         var reads: [UnsafeMutablePointer<Ctr__Shim__V1__ReadState>?] = reads.map { read in
@@ -140,9 +140,9 @@ extension Messages {
     static func writeInputRequest(execID: String, _ write: Input.Write) -> [UInt8] {
         var message = Ctr__Shim__V1__WriteInputRequest()
         ctr__shim__v1__write_input_request__init(&message)
-        let copies = Copies()
+        let copies = Arena()
         message.exec_id = copies.text(execID)
-        message.data = copies.bytes(write.data)
+        message.data = copies.data(write.data)
         message.offset = write.offset ?? 0
         message.append = write.offset == nil ? 1 : 0
         message.close = write.close ? 1 : 0

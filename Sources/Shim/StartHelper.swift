@@ -44,8 +44,7 @@ enum StartHelper {
     /// A zombie is not alive, although its identity is still there.
     private static func isAlive(_ process: ProcessIdentity) -> Bool {
         guard let pidfd = try? process.open() else { return false }
-        var ended = pollfd(fd: pidfd.raw, events: Int16(POLLIN), revents: 0)
-        return poll(&ended, 1, 0) == 0
+        return !isReadable(pidfd.raw)
     }
 
     /// What config.json says of the guards: whose the pipes are, and beside which control group the guards' own is.
@@ -71,7 +70,9 @@ enum StartHelper {
             }
             let account = config["process"]?["user"]
             owner = UserMappings(config).owner(uid: account?["uid"], gid: account?["gid"])
-            if let given = containerd?.owner { owner = PipeOwner(user: given.0, group: given.1) }
+            if let user = containerd?.record.pipeUser, let group = containerd?.record.pipeGroup {
+                owner = PipeOwner(user: user, group: group)
+            }
             if underContainerd {
                 if let path = containerd?.shimCgroup, !path.isEmpty {
                     cgroup = try shimErrors { () throws(SysError) in try GuardCgroup(existing: path) }

@@ -70,7 +70,12 @@ final class Survivors {
                 for file in message.files { close(file) }
             }
         }
-        if let found { sockets.append((serial, found)) }
+        if let found {
+            sockets.append((serial, found))
+        } else {
+            // Nobody would ever close it.
+            onUnpark()
+        }
         return found
     }
 
@@ -91,7 +96,7 @@ final class Survivors {
     // MARK: calls of a predecessor
 
     /// Hands the open calls of a predecessor to `body`, and those over which shims have died to `refuse`.
-    func carryOn(_ body: (Call, RequestEnvelope) -> Void, refuse: (Call, Status) -> Void) {
+    func carryOn(counting: Bool, _ body: (Call, RequestEnvelope) -> Void, refuse: (Call, Status) -> Void) {
         for entry in journal.open {
             var call = Call(connection: entry.connection, stream: entry.stream)
             guard let request = RequestEnvelope(decoding: entry.request), request.method == "Wait" || entry.repeats < Self.repeatLimit
@@ -99,7 +104,7 @@ final class Survivors {
                 refuse(call, Status(.internal, "shims have died over this call, \(entry.repeats) times"))
                 continue
             }
-            if request.method != "Wait" { journal.repeating(connection: entry.connection, stream: entry.stream) }
+            if counting && request.method != "Wait" { journal.repeating(connection: entry.connection, stream: entry.stream) }
             if request.timeout > 0 {
                 let (deadline, overflow) = now(CLOCK_MONOTONIC).addingReportingOverflow(request.timeout)
                 if !overflow { call.deadline = deadline }

@@ -39,6 +39,7 @@ extension Container {
         phase = record.started == nil ? .created : .running
         takeOverExecs(predecessors)
         try takeOver(first, record)
+        if first.isAlive { watchMemory() }
         // Created or running, running or paused: the record says what was begun, the runtime what came of it.
         if record.started != nil && first.isAlive { perform(.inquire, for: nil) }
         if parked > 0 { parkAgain() }
@@ -94,7 +95,10 @@ extension Container {
                 adoptFIFOs(of: process, predecessor)
                 let sinks = try sinks(of: process)
                 for (stream, letter, sink) in [(LogStream.stdout, Character("o"), sinks.stdout), (.stderr, "e", sinks.stderr)] {
-                    guard let sink else { continue }
+                    guard let sink else {
+                        process.loggerPipes[stream] = predecessor?.take(letter)
+                        continue
+                    }
                     if let pipe = predecessor?.take(letter) {
                         try process.output.connect(stream, pipe.release(), to: sink)
                     } else {
@@ -131,7 +135,7 @@ extension Container {
 
     private func takeOverExecs(_ predecessors: [String: ParkedProcess]) {
         var found: [Process] = []
-        for execID in Self.names(in: "\(place.bundle)/\(Self.directoryName)") {
+        for execID in directoryNames(at: "\(place.bundle)/\(Self.directoryName)") {
             guard (try? Self.validate(execID)) != nil, found.count < Self.execLimit,
                 let opened = try? Linux.open(
                     "\(Self.directoryName)/\(execID)", O_RDONLY | O_DIRECTORY | O_NOFOLLOW, at: place.bundleDirectory)

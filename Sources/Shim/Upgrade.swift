@@ -13,19 +13,11 @@ extension Container {
 
     /// Absolute path of the program to become.
     static func upgradeProgram(_ asked: String) throws(Status) -> String {
-        let program = asked.isEmpty ? ownProgram() : asked
+        let program = asked.isEmpty ? (try? RuntimeChoice.ownProgram()) ?? "" : asked
         guard program.hasPrefix("/"), program.utf8.count < 4096 else {
             throw Status(.invalidArgument, "upgrade to \(program.prefix(200)): not an absolute path")
         }
         return program
-    }
-
-    /// The file that this program was started from, also where another lies under its name now.
-    private static func ownProgram() -> String {
-        var buffer = [CChar](repeating: 0, count: 4096)
-        let length = readlink("/proc/self/exe", &buffer, buffer.count - 1)
-        let path = String(decoding: buffer[..<max(length, 0)].map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        return path.hasSuffix(" (deleted)") ? String(path.dropLast(10)) : path
     }
 
     /// Asks `program` whether it takes the state over. Nothing is read from any connection meanwhile.

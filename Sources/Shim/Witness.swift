@@ -80,10 +80,10 @@ final class Witness {
     /// An event came: the first thread's end, which is the process's end unless other threads go on without it.
     func eventsReadable() {
         readEvents()
-        guard let events, told != nil, !watchesThreads, let pidfd, !hasEnded(pidfd.raw) else { return }
+        guard let events, told != nil, !watchesThreads, let pidfd, !isReadable(pidfd.raw) else { return }
         watchesThreads = true
         _ = ctr_exit_events_select(events.raw, process.pid, true)
-        let over = hasEnded(pidfd.raw)
+        let over = isReadable(pidfd.raw)
         // An event comes before the end that it tells of. So the last thread's came after the change of the filter, or was missed.
         if !readEvents() && over { isTrusted = false }
     }
@@ -101,11 +101,6 @@ final class Witness {
             default: return some
             }
         }
-    }
-
-    private func hasEnded(_ pidfd: Int32) -> Bool {
-        var item = pollfd(fd: pidfd, events: Int16(POLLIN), revents: 0)
-        return poll(&item, 1, 0) > 0
     }
 
     // MARK: the end

@@ -108,8 +108,8 @@ disabled_plugins = {json.dumps(DISABLED)}
             assert result.code == code, f"expected exit code {code}: {result}\n{self.log_text()[-3000:]}"
         return result
 
-    def client(self, *args):
-        return Client(self, self.command(*args))
+    def client(self, *args, stdin=subprocess.DEVNULL):
+        return Client(self, self.command(*args), stdin=stdin)
 
     def run(self, identifier, *command, options=(), runtime=RUNTIME, code=0, stdin=None):
         return self.ctr("run", "--rm", "--fifo-dir", self.directory / "fifos", "--runtime", runtime, *options, IMAGE, identifier, *command, code=code,

@@ -33,9 +33,9 @@ class Result:
 class Client:
     """A program in the foreground: its output is read as it comes."""
 
-    def __init__(self, world, args, env=None):
+    def __init__(self, world, args, env=None, stdin=subprocess.DEVNULL):
         self.args = [str(a) for a in args]
-        self.process = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        self.process = subprocess.Popen(self.args, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                         env={**world.env, **(env or {})}, start_new_session=True)
         self.pidfd = os.pidfd_open(self.process.pid)
         self.out, self.err = events.Output(self.process.stdout.fileno()), events.Output(self.process.stderr.fileno())

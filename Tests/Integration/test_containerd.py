@@ -5,15 +5,20 @@ import os
 import pty
 import random
 import re
+import shutil
 import signal
 import struct
+import subprocess
 import termios
+import threading
 import time
 
 import events
 import pytest
 import shim_client
 from containerd_world import IMAGE, RUNC, RUNTIME, Containerd, Events, installations
+from harness import BIN
+from shim_client import GUARD, field, first
 
 VERSIONS = installations()
 
@@ -116,17 +121,44 @@ def test_list_ps_pause_resume_kill_and_remove(world, stream):
     assert "c1" not in world.tasks()
 
 
+def metrics(world, identifier):
+    """What ctr makes of the message: name to value."""
+    return dict(re.findall(r"^(\S+)\s+(\S.*?)\s*$", world.ctr("tasks", "metrics", identifier).out.split("METRIC", 1)[1], re.M))
+
+
 def test_metrics_are_shown(world):
     for identifier, runtime in (("ours", RUNTIME), ("theirs", RUNC)):
         world.background(identifier, "sleep", "1000", runtime=runtime)
-    rows = {}
-    for identifier in ("ours", "theirs"):
-        rows[identifier] = dict(re.findall(r"^(\S+)\s+(\S.*?)\s*$", world.ctr("tasks", "metrics", identifier).out.split("METRIC", 1)[1], re.M))
-    assert set(rows["ours"]) == set(rows["theirs"])
-    assert int(rows["ours"]["pids.current"]) == 1 and int(rows["ours"]["memory.usage_in_bytes"]) > 4096
-    assert rows["ours"]["memory.limit_in_bytes"] == rows["theirs"]["memory.limit_in_bytes"]
+    ours, theirs = metrics(world, "ours"), metrics(world, "theirs")
+    usage, limit = ("memory.usage_in_bytes", "memory.limit_in_bytes") if os.path.exists("/sys/fs/cgroup/memory") else ("memory.usage", "memory.usage_limit")
+    assert set(ours) == set(theirs)
+    assert int(ours["pids.current"]) == 1 and int(ours[usage]) > 4096
+    assert ours[limit] == theirs[limit]
     for identifier in ("ours", "theirs"):
         world.remove(identifier)
+
+
+def test_metrics_are_those_of_version_2_where_nothing_else_is():
+    """A containerd, and all it starts, that sees the hierarchy of version 2 alone: whatever controllers it has, the processors' time is there."""
+    world = Containerd(VERSIONS["bookworm"])
+    program = world.directory / "bin/containerd"
+    program.unlink()
+    program.write_text(f"""#!/bin/sh
+exec unshare -m sh -c 'umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec {world.programs}/containerd "$@"' sh "$@"
+""")
+    program.chmod(0o755)
+    try:
+        world.start().import_image()
+        before = world.snapshot()
+        for identifier, runtime in (("ours", RUNTIME), ("theirs", RUNC)):
+            world.background(identifier, "sleep", "1000", options=("--cpu-shares", "0"), runtime=runtime)
+        ours, theirs = metrics(world, "ours"), metrics(world, "theirs")
+        assert {"cpu.usage_usec", "cpu.user_usec"} <= set(ours) <= set(theirs) and int(ours["cpu.usage_usec"]) > 0, (ours, theirs)
+        for identifier in ("ours", "theirs"):
+            world.remove(identifier)
+        world.assert_no_leaks(before)
+    finally:
+        world.close()
 
 
 def test_the_first_process_is_where_the_caller_wants_its_cgroup(world):
@@ -185,6 +217,134 @@ def test_options_come_as_a_configuration_file_too(world):
     path.write_text("NoPivotRoot = maybe\n")
     done = world.run("c1", "true", options=("--runtime-config-path", str(path)), code=None)
     assert done.code != 0 and "NoPivotRoot" in done.err
+
+
+def hierarchies():
+    """Directories that control groups of a test may be made in."""
+    return [line.split()[1] for line in open("/proc/mounts") if line.split()[2] in ("cgroup", "cgroup2")]
+
+
+def test_the_guards_are_put_into_the_control_group_that_the_options_name(world):
+    """In each hierarchy in which it exists; the container is where its own configuration says."""
+    group = f"/{world.namespace}-shims/here"
+    made = [f"{top}{group}" for top in hierarchies() if top.endswith(("memory", "systemd", "unified", "/cgroup"))]
+    for path in made:
+        os.makedirs(path)
+    config = world.directory / "runtime.toml"
+    try:
+        config.write_text(f'ShimCgroup = "{group}"\n')
+        world.background("c1", "sleep", "1000", options=("--runtime-config-path", str(config)))
+        shim, keeper = world.guards("c1")
+        for process in (shim.pid, keeper.pid):
+            inside = [line for line in open(f"/proc/{process}/cgroup").read().splitlines() if line.endswith(":" + group)]
+            assert len(inside) == len(made), inside
+        pid = world.tasks()["c1"][0]
+        assert group not in open(f"/proc/{pid}/cgroup").read()
+        # A successor too.
+        shim.kill_and_wait()
+        assert running(world, "c1", pid)
+        assert open(f"/proc/{world.guards('c1')[0].pid}/cgroup").read() == open(f"/proc/{keeper.pid}/cgroup").read()
+        world.remove("c1")
+        config.write_text('ShimCgroup = "/no/such/group"\n')
+        done = world.run("c2", "true", options=("--runtime-config-path", str(config)), code=None)
+        assert done.code != 0 and "/no/such/group" in done.err
+    finally:
+        for path in made:
+            shim_client.eventually(lambda: not open(f"{path}/cgroup.procs").read(), f"{path} is empty")
+            os.rmdir(path)
+            os.rmdir(os.path.dirname(path))
+
+
+def test_out_of_memory_is_told_before_the_end(world, stream):
+    """Of the first process, whose end it is, and of another, after which the first goes on."""
+    for identifier, script, code in (("first", "exec tail /dev/zero", 137), ("other", "tail /dev/zero; exit 4", 4)):
+        world.run(identifier, "sh", "-c", script, options=("--memory-limit", str(16 << 20)), code=code)
+        seen = stream.until(identifier, "/tasks/delete")
+        assert once(seen) == ["/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit", "/tasks/delete"]
+        assert seen[2][1] == {"container_id": identifier}
+
+
+# --- another program
+
+def upgrade(world, identifier, program):
+    with shim_client.Client(world.socket(identifier)) as client:
+        return first(client.call("Upgrade", field(1, str(program)), GUARD), 1)
+
+
+@pytest.fixture
+def programs(world):
+    """Two builds of the shim."""
+    other = world.directory / "other" / "ctr-shim"
+    other.parent.mkdir()
+    shutil.copy(BIN / "ctr-shim", other)
+    yield [other, BIN / "ctr-shim"]
+    shutil.rmtree(other.parent)
+
+
+def test_a_shim_becomes_another_program_under_containerd(world, stream, programs):
+    """Its connection, calls, events and every byte of input and output go on; execs that ran, and new ones, end as they should."""
+    before = world.log_text().count('msg="shim disconnected" id=c1')
+    client = world.client("run", "--rm", "--runtime", RUNTIME, IMAGE, "c1", "sh", "-c", "cat; exit 9", stdin=subprocess.PIPE)
+    data = b"".join(b"%d\n" % n for n in range(400000))
+
+    def type_it():
+        client.process.stdin.write(data)
+        client.process.stdin.flush()
+    shim_client.eventually(lambda: world.tasks().get("c1", (0, ""))[1] == "RUNNING", "c1 runs")
+    pid = world.tasks()["c1"][0]
+    shim, keeper = world.guards("c1")
+    execs = [world.client("tasks", "exec", "--exec-id", f"e{n}", "c1", "sh", "-c", f"echo up; until [ -e /tmp/go ]; do usleep 20000; done; exit {n}")
+             for n in range(1, 4)]
+    for each in execs:
+        each.out.until(rb"up\n")
+    typist = threading.Thread(target=type_it)
+    typist.start()
+    for number in range(8):
+        client.out.until_line(1 + number * 20000)
+        assert upgrade(world, "c1", programs[number % 2])
+        assert os.path.samefile(f"/proc/{shim.pid}/exe", programs[number % 2])
+    client.out.until_line(400000)
+    done = world.ctr("tasks", "exec", "--exec-id", "new", "c1", "sh", "-c", "cat; exit 7", code=7, stdin=b"in")
+    assert done.out == "in"
+    world.ctr("tasks", "pause", "c1")
+    assert upgrade(world, "c1", programs[0])
+    # The runtime is asked first.
+    shim_client.eventually(lambda: world.tasks()["c1"] == (pid, "PAUSED"), "c1 is shown as paused")
+    world.ctr("tasks", "resume", "c1")
+    open(f"/proc/{pid}/root/tmp/go", "w").close()
+    assert [each.wait() for each in execs] == [1, 2, 3]
+    typist.join()
+    client.process.stdin.close()
+    assert client.wait() == 9
+    assert client.out.data == data
+    assert shim.alive() is False and not keeper.alive() and world.log_text().count('msg="shim disconnected" id=c1') - before == 1
+    seen = stream.until("c1", "/tasks/delete")
+    of_init = [(topic, message) for topic, message in seen if message.get("id", "c1") == "c1" and "exec" not in topic]
+    assert once(of_init) == ["/tasks/create", "/tasks/start", "/tasks/paused", "/tasks/resumed", "/tasks/exit", "/tasks/delete"]
+    for name, status in (("e1", 1), ("e2", 2), ("e3", 3), ("new", 7)):
+        of_exec = [(topic, message) for topic, message in seen if name in (message.get("exec_id"), message.get("id"))]
+        assert once(of_exec)[:3] == ["/tasks/exec-added", "/tasks/exec-started", "/tasks/exit"] and of_exec[-1][1]["exit_status"] == status
+
+
+@pytest.mark.parametrize("to", ["fifo", "file"])
+def test_a_shim_becomes_another_program_when_output_or_process_has_ended(world, programs, to):
+    options = ("--log-uri", f"file://{world.directory}/{to}.out") if to == "file" else ()
+    world.background("c1", "sh", "-c", "echo one; exec >&- 2>&-; until [ -e /tmp/go ]; do usleep 20000; done; exit 5", options=options)
+    pid = world.tasks()["c1"][0]
+    init = events.Pid(pid)
+    shim, _ = world.guards("c1")
+    for program in programs:
+        assert upgrade(world, "c1", program)
+    assert world.tasks()["c1"] == (pid, "RUNNING")
+    open(f"/proc/{pid}/root/tmp/go", "w").close()
+    init.wait()
+    events.wait_file(world.bundle("c1") / "exit")
+    for program in programs:
+        assert upgrade(world, "c1", program)
+    assert world.tasks()["c1"] == (pid, "STOPPED")
+    assert shim.alive() and world.shim_starts("c1") == 1
+    assert "exit with non-zero exit code 5" in world.ctr("tasks", "rm", "c1", code=None).err
+    world.ctr("containers", "rm", "c1")
 
 
 # --- death of the shim
@@ -334,9 +494,14 @@ def test_a_terminal_answers_resizes_and_ends_with_the_status(world):
         terminal = events.Output(fd)
         terminal.until(rb"# ")
         fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
-        os.kill(pid, signal.SIGWINCH)
         # The size comes by a call of its own.
         os.write(fd, b"until [ \"$(stty size)\" = '33 77' ]; do usleep 20000; done; echo the si'ze'\n")
+        # One that comes before ctr listens is lost.
+        for _ in range(100):
+            os.kill(pid, signal.SIGWINCH)
+            terminal.pump(0.2)
+            if b"the size" in terminal.data:
+                break
         terminal.until(rb"the size")
         os.write(fd, b"tty; exit 4\n")
         terminal.until(rb"/dev/pts/0|/dev/console")

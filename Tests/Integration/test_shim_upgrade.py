@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exec_client import processes, with_terminals
+from exec_client import processes, restarted, with_terminals
 from shim_client import (DEADLINE, GUARD, INVALID, PRECONDITION, TASK2, Container, alive, argv, eventually, field, first, log_bytes, log_entries, stat)
 from test_shim_exec import CTRUN, code, kill_and_wait, reaper, sh  # noqa: F401
 
@@ -181,6 +181,24 @@ def test_the_file_under_the_own_name(make):
     eventually(lambda: c.shim not in (None, shim), "keeper starts a shim")
     client = c.connect()
     assert c.info(client)["version"].decode() == then and upgrades(client) == 0
+
+
+def test_a_shim_that_followed_a_killed_one(make):
+    """Nothing but the keeper's own is under the keeper's numbers: not the lock, for which the other program would wait for ever."""
+    path, then = other_version(make)
+    c = make("/bin/sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.01; done")
+    client, _ = c.run()
+    old = c.shim
+    kill_and_wait(old)
+    client = restarted(c, old)
+    e = sh(c, client, "e", "cat; exit 3", stdin="spool:").run()
+    shim = c.shim
+    for program in (path, str(BIN / "ctr-shim"), path):
+        assert upgrade(client, program) == version(program) and c.shim == shim
+    e.write(b"in", close=True)
+    assert e.wait() == 3 and e.output() == b"in"
+    c.kill(client, signal.SIGTERM)
+    assert c.wait(client) == 9
 
 
 def test_an_upgrade_waits_for_what_runs(make):

@@ -1,7 +1,9 @@
-"""The shim protocol as containerd speaks it, spoken by hand: the helpers start, delete, -info and -v, the event service, and the wire."""
+"""The shim protocol as containerd speaks it, spoken by hand: the helpers start, delete, -info and -v, the event service, streams, and the wire."""
+import contextlib
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -16,6 +18,7 @@ import events
 import hostcheck
 import pytest
 import shim_client
+from exec_client import PTY_MOUNT, Exec
 from harness import BIN
 from shim_client import DEADLINE, EXHAUSTED, GUARD, INVALID, NOT_FOUND, TASK2, TASK3, UNIMPLEMENTED, Client, Failure, decode, field, first
 
@@ -94,13 +97,13 @@ class Caller:
         self.env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TTRPC_ADDRESS": self.address + ".ttrpc", "CTRD_TEST_SCOPE": self.token}
         self.config(["/bin/sh", "-c", "sleep 1000"])
 
-    def config(self, args):
+    def config(self, args, **process):
         caps = ["CAP_KILL", "CAP_SETUID", "CAP_SETGID"]
         document = {
             "ociVersion": "1.0.2", "process": {"user": {"uid": 0, "gid": 0}, "args": args, "cwd": "/", "env": ["PATH=/bin"],
-                                               "capabilities": {name: caps for name in ("bounding", "effective", "permitted")}},
+                                               "capabilities": {name: caps for name in ("bounding", "effective", "permitted")}, **process},
             "root": {"path": "rootfs"}, "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"},
-                                                      {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}],
+                                                      {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}, PTY_MOUNT],
             "linux": {"cgroupsPath": f"/{self.namespace}/{self.id}", "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]}}
         with open(f"{self.bundle}/config.json", "w") as file:
             json.dump(document, file)
@@ -120,8 +123,13 @@ class Caller:
     def mounts(self):
         return field(3, field(1, "bind") + field(2, f"{self.base}/layer") + field(4, "rbind"))
 
-    def create(self, client, **more):
-        return first(client.call("Create", field(1, self.id) + field(2, self.bundle) + self.mounts() + more.get("extra", b"")), 1)
+    def create(self, client, mounts=None, extra=b""):
+        return first(client.call("Create", field(1, self.id) + field(2, self.bundle) + (self.mounts() if mounts is None else mounts) + extra), 1)
+
+    def run(self, client, **more):
+        pid = self.create(client, **more)
+        client.call("Start", self.target)
+        return pid
 
     @property
     def target(self):
@@ -395,6 +403,208 @@ def test_the_pile_of_events_is_bounded_and_keeps_what_matters(caller):
     assert topics[:2] == LIFE[:2] and topics[-1] == "/tasks/exit" and len(topics) <= 515
     assert [t for t in topics if t not in LIFE] == (["/tasks/paused", "/tasks/resumed"] * 700)[-(len(topics) - 3):]
     service.close()
+    caller.delete()
+
+
+# --- options and mounts
+
+def test_pipes_belong_to_whom_the_options_say(caller):
+    """Seen before the runtime runs, which gives them to the container's user and keeps the group; and of an exec."""
+    caller.config(["/bin/sleep", "1000"], user={"uid": 1000, "gid": 1000})
+    client = caller.start(stdin=field(1, "containerd.runc.v1.Options") + field(2, field(4, 1234) + field(5, 4321)))
+    for number in (7, 8, 9, 10):
+        status = os.stat(f"/proc/{caller.keeper}/fd/{number}")
+        assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (1234, 4321, 0o622)
+    path = f"{caller.base}/out"
+    pid = caller.run(client, extra=field(5, "") + field(6, f"file://{path}") + field(7, f"file://{path}"))
+    exec_ = Exec(caller, client, "e1", "/bin/sleep", "1000", user={"uid": 1000, "gid": 1000}, stdout=f"file://{path}", stderr=f"file://{path}").run()
+    for process in (pid, exec_.pid):
+        owners = [(s.st_uid, s.st_gid) for s in (os.stat(f"/proc/{process}/fd/{number}") for number in (1, 2))]
+        assert owners == [(1000, 4321)] * 2
+    caller.delete()
+
+
+def mount(kind, source, *options, target=""):
+    return field(3, field(1, kind) + field(2, source) + field(3, target) + b"".join(field(4, option) for option in options))
+
+
+def test_a_root_file_system_of_several_mounts_is_made_in_their_order(caller):
+    """One on the other, and one inside the other; a link in the image leads nowhere outside; all of it goes with the container."""
+    base = caller.base
+    for name in ("lower/etc", "lower/data", "upper", "work", "data/deep", "deep"):
+        os.makedirs(f"{base}/{name}")
+    shutil.copytree(f"{base}/layer", f"{base}/lower", symlinks=True, dirs_exist_ok=True)
+    for name in ("lower/in-lower", "data/in-data", "deep/in-deep"):
+        open(f"{base}/{name}", "w").close()
+    os.symlink("/", f"{base}/lower/outside")
+    os.makedirs(f"{base}/lower/etc/there")
+    overlay = mount("overlay", "overlay", f"lowerdir={base}/lower", f"upperdir={base}/upper", f"workdir={base}/work")
+    mounts = (overlay + mount("bind", f"{base}/data", "rbind", "ro", target="/data") + mount("bind", f"{base}/deep", "rbind", target="/data/deep")
+              + mount("tmpfs", "tmpfs", "size=1m", target="/outside/etc/there"))
+    script = ("ls /in-lower /data/in-data /data/deep/in-deep; echo x > /written; echo x > /data/no; echo x > /data/deep/yes; echo x > /etc/there/yes; "
+              "ls /data /etc/there /data/deep")
+    caller.config(["/bin/sh", "-c", script])
+    client, path = caller.start(), f"{base}/out"
+    caller.run(client, mounts=mounts, extra=field(6, f"file://{path}"))
+    client.call("Wait", caller.target)
+    shown = shim_client.eventually(lambda: (t := open(path).read()).endswith("yes\n") and t, "the output")
+    assert shown.split() == "/data/deep/in-deep /data/in-data /in-lower /data: deep in-data /data/deep: in-deep yes /etc/there: yes".split()
+    assert os.path.exists(f"{base}/upper/written") and os.path.exists(f"{base}/deep/yes") and not os.path.exists(f"{base}/data/no")
+    assert not os.path.exists("/etc/there") and os.listdir(f"{base}/lower/etc/there") == []
+    caller.delete()
+    assert leftovers(caller) == {}
+
+
+def test_a_mount_that_cannot_be_made_leaves_none_and_create_can_be_repeated(caller):
+    client = caller.start()
+    with pytest.raises(Failure) as caught:
+        caller.create(client, mounts=caller.mounts() + mount("bind", "/no/such/source", "rbind", target="/tmp"))
+    assert "/no/such/source" in caught.value.message
+    with pytest.raises(Failure) as caught:
+        caller.create(client, mounts=caller.mounts() + mount("bind", caller.base, "rbind", target="/no/such/target"))
+    assert "/no/such/target" in caught.value.message
+    assert caller.base not in open(f"/proc/{caller.shim}/mountinfo").read().replace(caller.bundle, "")
+    caller.run(client)
+    assert caller.delete()[0] == 137
+    assert leftovers(caller) == {}
+
+
+# --- streams
+
+def test_delete_waits_for_a_reader_that_is_behind(caller):
+    """The process has ended; more is on the way than its FIFO takes, and the shim goes once the task is deleted."""
+    path = f"{caller.base}/out"
+    os.mkfifo(path)
+    caller.config(["/bin/sh", "-c", "seq 1 20000; exit 3"])
+    client = caller.start()
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as reader:
+        caller.run(client, extra=field(6, path))
+        assert first(client.call("Wait", caller.target), 1) == 3
+        deleting = client.send(TASK2, "Delete", caller.target)
+        assert not events.readable([client.socket], 0.5)
+        os.set_blocking(reader.fileno(), True)
+        assert reader.readall() == b"".join(b"%d\n" % n for n in range(1, 20001))
+        assert first(client.answer(deleting), 2) == 3
+    client.call("Shutdown", caller.target)
+    assert caller.delete()[0] == 3
+
+
+# --- terminals with a logger
+
+LOGGER = """#!/usr/bin/python3
+import os, sys
+out = open(sys.argv[2], "wb", buffering=0)
+os.close(5)
+open(sys.argv[4]).close()
+for fd in (3, 4):
+    while data := os.read(fd, 65536):
+        out.write(data if fd == 3 else b"on 4: " + data)
+out.write(b"end")
+"""
+
+
+@contextlib.contextmanager
+def logger(caller, name):
+    """Address of a logger that reads once it is told, where it writes to, and how it is told."""
+    program, path, gate = f"{caller.base}/logger", f"{caller.base}/{name}.logged", f"{caller.base}/{name}.gate"
+    with open(program, "w") as file:
+        file.write(LOGGER)
+    os.chmod(program, 0o755)
+    os.mkfifo(gate)
+    yield f"binary://{program}?to={path}&gate={gate}", path, lambda: open(gate, "w").close()
+
+
+def of_logger(caller):
+    """Its process: one that has its program's name, and not any more the shim's."""
+    return shim_client.eventually(lambda: next((p for p in hostcheck.pids() if events.cmdline(p)[1:2] == [f"{caller.base}/logger"]), None), "the logger")
+
+
+def full(pipe):
+    """Whether a pipe takes no more."""
+    with open(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK), "wb", buffering=0) as end:
+        poller = select.poll()
+        poller.register(end, select.POLLOUT)
+        return not poller.poll(0)
+
+
+def ticks(pid):
+    return sum(int(value) for value in events.stat_fields(pid)[11:13])
+
+
+@pytest.mark.parametrize("which", ["first", "exec"])
+def test_the_output_of_a_terminal_goes_to_a_program(caller, which):
+    """Slowly: the pipe fills, the process waits, the shim does not; a killed shim and an upgraded one cost and repeat no byte."""
+    script = ["/bin/sh", "-c", "seq 1 40000; read x; echo got $x; exit 3"]
+    stdin = f"{caller.base}/stdin"
+    os.mkfifo(stdin)
+    with logger(caller, "t") as (address, path, let_go):
+        streams = field(4, True) + field(5, stdin) + field(6, address)
+        caller.config(script if which == "first" else ["/bin/sleep", "1000"], terminal=which == "first")
+        client = caller.start()
+        caller.run(client, extra=streams if which == "first" else b"")
+        target = caller.target
+        if which == "exec":
+            target = Exec(caller, client, "e", *script, stdin=stdin, stdout=address, stderr="", terminal=True).run().target
+        status = client.send(TASK2, "Wait", target)
+        typed = open(stdin, "w")
+        pipe = f"/proc/{of_logger(caller)}/fd/3"
+        shim_client.eventually(lambda: full(pipe), "the pipe is full")
+        before, shim = ticks(caller.shim), events.Pid(caller.shim)
+        assert not events.readable([shim.fd], 0.5) and ticks(caller.shim) - before < 10
+        shim.kill_and_wait()
+        assert first(client.call("State", target), 4) == 2 and full(pipe)
+        assert first(client.call("Upgrade", field(1, str(BIN / "ctr-shim")), GUARD), 1)
+        let_go()
+        # An echo before that would be in the middle of it.
+        shim_client.eventually(lambda: b"\r\n40000\r\n" in open(path, "rb").read(), "the last number")
+        typed.write("hello\n")
+        typed.close()
+        assert first(client.answer(status), 1) == 3
+        text = shim_client.eventually(lambda: (t := open(path, "rb").read()).endswith(b"end") and t, "the end of the log")
+        lines = text[:-3].decode().replace("\r\n", "\n").split("\n")
+        assert lines[:40000] == [str(n) for n in range(1, 40001)] and sorted(lines[40000:]) == ["", "got hello", "hello"]
+        if which == "exec":
+            assert first(client.call("Delete", target), 2) == 3
+        assert caller.delete()[0] == (3 if which == "first" else 137)
+    assert leftovers(caller) == {}
+
+
+def test_what_a_terminal_wrote_last_waits_for_a_slow_program(caller):
+    """The container has ended while its logger's pipe was full, and the two seconds are over that a terminal is listened to then."""
+    caller.config(["/bin/sh", "-c", "seq 1 40000 & until [ -e /tmp/go ]; do sleep 0.02; done; exit 5"], terminal=True)
+    with logger(caller, "t") as (address, path, let_go):
+        client = caller.start()
+        pid = caller.run(client, extra=field(4, True) + field(6, address))
+        pipe = f"/proc/{of_logger(caller)}/fd/3"
+        writer = shim_client.eventually(lambda: next((p for p in events.children(pid) if events.comm(p) == "seq"), None), "the writer")
+        shim_client.eventually(lambda: full(pipe) and events.stat_fields(writer)[0] == "S", "everything is full")
+        written = int(re.search(r"^wchar: (\d+)", open(f"/proc/{writer}/io").read(), re.M).group(1))
+        open(f"/proc/{pid}/root/tmp/go", "w").close()
+        assert first(client.call("Wait", caller.target), 1) == 5
+        shim = events.Pid(caller.shim)
+        assert not events.readable([shim.fd], 2.5)
+        let_go()
+        text = shim_client.eventually(lambda: (t := open(path, "rb").read()).endswith(b"end") and t, "the end of the log")
+        text = text[:-3].replace(b"\r\n", b"\n")
+        assert len(text) >= written and b"".join(b"%d\n" % n for n in range(1, 40001)).startswith(text)
+        assert caller.delete()[0] == 5
+
+
+def test_an_exec_whose_logger_dies_waits_and_is_not_ended(caller):
+    client = caller.start()
+    caller.run(client)
+    with logger(caller, "t") as (address, path, let_go):
+        exec_ = Exec(caller, client, "e", "/bin/sh", "-c", "echo one; read x < /tmp/go; echo two; exit 6", stdout=address, stderr=address)
+        os.mkfifo(f"{caller.base}/layer/tmp/go")
+        exec_.run()
+        running = events.Pid(of_logger(caller))
+        running.kill_and_wait()
+        events.Pid(caller.shim).kill_and_wait()
+        assert first(client.call("State", exec_.target), 4) == 2
+        with open(f"/proc/{exec_.pid}/root/tmp/go", "w") as file:
+            file.write("x\n")
+        assert exec_.wait() == 6
+        assert exec_.delete() == 6
     caller.delete()
 
 

@@ -106,6 +106,10 @@ enum {
     CTR_SPAWN_DIE_WITH_PARENT = 2, /* SIGKILL when the caller ends, without a moment in which it could be missed */
     CTR_SPAWN_OOM_NEUTRAL = 4,     /* oom_score_adj 0: the guards' own protection is not the child's */
 };
+/* Raises the soft limit of open files to `wanted`, or to the hard one where that is lower. What ctr_spawn and ctr_spawn_with start from then
+ * on has the limits that there were; before the caller executes another program itself, it restores them. */
+int ctr_raise_descriptors(uint64_t wanted);
+int ctr_restore_descriptors(void);
 /* The same with a set of flags. */
 int ctr_spawn_with(const char *path, char *const argv[], char *const envp[], const char *cwd, const int *fd_map, int fd_count, unsigned flags);
 
