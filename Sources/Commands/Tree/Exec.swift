@@ -60,6 +60,33 @@ struct Exec: Command {
     var words: [String] = []
     @OptionGroup var global: GlobalOptions
 
+    /// A line with nothing but `-i`, `-t` and `-d` before the container, read without the parser, which costs such a line more than all the
+    /// rest of this program does; nil for every other line.
+    static func plain(_ arguments: [String]) -> Exec? {
+        let words = arguments.drop { $0.hasPrefix("-") }
+        let letters = arguments.prefix(arguments.count - words.count).map { $0.dropFirst() }
+        guard let container = words.first, !container.isEmpty, words.count > 1,
+            letters.allSatisfy({ !$0.isEmpty && $0.allSatisfy("dit".contains) })
+        else { return nil }
+        var exec = Exec()
+        exec.detach = letters.contains { $0.contains("d") }
+        exec.interactive = letters.contains { $0.contains("i") }
+        exec.tty = letters.contains { $0.contains("t") }
+        exec.privileged = false
+        exec.env = []
+        exec.envFile = []
+        exec.workingDirectory = nil
+        exec.user = nil
+        exec.words = Array(words)
+        exec.front = FrontOptions()
+        exec.front.detachKeys = nil
+        exec.front.signalProxy = nil
+        exec.global = GlobalOptions()
+        exec.global.address = nil
+        exec.global.namespace = nil
+        return exec
+    }
+
     func perform(_ manager: Manager) throws -> Int32 {
         let request = try request(namespace: manager.namespace)
         if detach {

@@ -135,7 +135,8 @@ public enum Program {
     private static func perform<Chosen: ParsableCommand>(_ type: Chosen.Type, _ arguments: [String]) -> Int32 {
         let statuses = (type as? any Command.Type)?.statuses ?? .plain
         do {
-            var command = try type.parseAsRoot(words(arguments, of: type))
+            let plain: (any ParsableCommand)? = type == Exec.self ? Exec.plain(arguments) : nil
+            var command = try plain ?? type.parseAsRoot(words(arguments, of: type))
             try command.run()
             return 0
         } catch let error as ClientError {
