@@ -85,33 +85,65 @@ extension CgroupLimits {
     }
 
     /// Writes what version 1 does not carry. Only here a missing controller can be told.
+    ///
+    /// Controllers that have to be turned on first, in directories that are not only the container's, come last and after a look at what they
+    /// are asked for: what is refused leaves those directories as they were.
     func writeV2(_ group: ContainerCgroup, _ writer: inout CgroupWriter) throws(SysError) {
-        let path = group.unified
-        try Self.demand("memory", group, wanted: memory ?? memoryReservation ?? memorySwap)
-        try Self.demand("cpu", group, wanted: cpuShares.map { _ in 1 } ?? cpuQuota ?? cpuIdle)
-        try Self.demand("cpuset", group, wanted: cpus ?? memoryNodes)
-        try Self.demand("pids", group, wanted: pids)
-        try Self.demand("hugetlb", group, wanted: hugepages.first.map { _ in 1 })
-        if group.directory("blkio") == nil {
-            try Self.demand("io", group, wanted: throttles.first.map { _ in 1 } ?? blockIOWeight.map { _ in 1 })
+        let controllers = ["memory", "cpu", "cpuset", "pids", "hugetlb", "io"]
+        var missing: [(controller: String, parents: [String])] = []
+        for controller in controllers where demands(controller) {
+            let parents = try Self.lacking(controller, group)
+            if !parents.isEmpty { missing.append((controller, parents)) }
         }
-        guard let path else {
+        guard let path = group.unified else {
             if let first = unified.first { throw SysError("write", first.file, code: ENOTSUP) }
             return
         }
-        if group.directory("memory") == nil {
+        for setting in unified where setting.file.utf8.contains(UInt8(ascii: "/")) || setting.file.isEmpty || setting.file.hasPrefix(".") {
+            throw SysError("write", setting.file, code: EINVAL)
+        }
+        func isMissing(_ controller: String) -> Bool { missing.contains { $0.controller == controller } }
+        for controller in controllers where !isMissing(controller) { try write(controller, group, path, &writer) }
+        if group.directory("devices") == nil, let devices { try DeviceProgram(devices).attach(to: path) }
+        func isLate(_ file: String) -> Bool { isMissing(String(file.prefix { $0 != "." })) }
+        for setting in unified where !isLate(setting.file) { try writer.write(setting.value, to: "\(path)/\(setting.file)") }
+        for (controller, _) in missing { try vet(controller, path) }
+        for (controller, parents) in missing {
+            for parent in parents { try Self.writeText("\(parent)/cgroup.subtree_control", "+\(controller)") }
+            try write(controller, group, path, &writer)
+        }
+        for setting in unified where isLate(setting.file) { try writer.write(setting.value, to: "\(path)/\(setting.file)") }
+    }
+
+    /// Whether a limit needs `controller`.
+    private func demands(_ controller: String) -> Bool {
+        switch controller {
+        case "memory": memory != nil || memoryReservation != nil || memorySwap != nil
+        case "cpu": cpuShares != nil || cpuQuota != nil || cpuIdle != nil
+        case "cpuset": cpus != nil || memoryNodes != nil
+        case "pids": pids != nil
+        case "hugetlb": !hugepages.isEmpty
+        default: !throttles.isEmpty || blockIOWeight != nil
+        }
+    }
+
+    /// The limits that `controller` keeps.
+    private func write(_ controller: String, _ group: ContainerCgroup, _ path: String, _ writer: inout CgroupWriter) throws(SysError) {
+        if group.directory(Self.nameV1(controller)) != nil { return }
+        switch controller {
+        case "memory":
             try writer.write(memory.map(Self.maximum), to: path + "/memory.max")
             try writer.write(memoryReservation.map(Self.maximum), to: path + "/memory.low")
             if let swap = memorySwap {
-                // Version 2 counts swap alone.
-                let alone = swap == -1 ? "max" : "\(max(0, swap - max(0, memory ?? 0)))"
+                // Version 2 counts swap alone, behind what the kernel, which counts in pages, makes of the limit of memory.
+                let limit = max(0, memory ?? 0)
+                let alone = swap == -1 ? "max" : "\(max(0, swap - (limit - limit % Int64(getpagesize()))))"
                 do throws(SysError) { try writer.write(alone, to: path + "/memory.swap.max") } catch {
                     // A kernel that does not account for swap; where memory has no limit, or there is to be no swap, that is no loss to say.
                     if error.code != ENOENT || (alone != "max" && alone != "0") { throw error }
                 }
             }
-        }
-        if group.directory("cpu") == nil {
+        case "cpu":
             if let shares = cpuShares, shares > 0 { try writer.write(Self.weight(shares: shares), to: path + "/cpu.weight") }
             if cpuQuota != nil || cpuPeriod != nil {
                 let quota = cpuQuota.map { $0 > 0 ? "\($0)" : "max" } ?? "max"
@@ -119,36 +151,31 @@ extension CgroupLimits {
             }
             try writer.write(cpuBurst, to: path + "/cpu.max.burst")
             try writer.write(cpuIdle, to: path + "/cpu.idle")
-        }
-        if group.directory("cpuset") == nil {
+        case "cpuset":
             try writer.write(cpus, to: path + "/cpuset.cpus")
             try writer.write(memoryNodes, to: path + "/cpuset.mems")
-        }
-        if group.directory("pids") == nil { try writer.write(pids.map(Self.processes), to: path + "/pids.max") }
-        if group.directory("blkio") == nil {
+        case "pids": try writer.write(pids.map(Self.processes), to: path + "/pids.max")
+        case "hugetlb":
+            for page in hugepages { try writer.write("\(page.limit)", to: Self.hugepageFile(path, page.size)) }
+        default:
             try writer.write(blockIOWeight.map { "default \(Self.ioWeight($0))" }, to: path + "/io.weight")
             for throttle in throttles {
                 try writer.write("\(throttle.major):\(throttle.minor) \(throttle.keyV2)=\(throttle.rate)", to: path + "/io.max")
             }
         }
-        if group.directory("hugetlb") == nil {
-            for page in hugepages { try writer.write("\(page.limit)", to: "\(path)/hugetlb.\(page.size).max") }
-        }
-        if group.directory("devices") == nil, let devices { try DeviceProgram(devices).attach(to: path) }
-        for setting in unified {
-            if setting.file.utf8.contains(UInt8(ascii: "/")) || setting.file.isEmpty || setting.file.hasPrefix(".") {
-                throw SysError("write", setting.file, code: EINVAL)
-            }
-            try writer.write(setting.value, to: "\(path)/\(setting.file)")
-        }
     }
 
-    /// Turns `controller` on all the way down to the parent of the container's directory, when a limit needs it and version 1 has it not.
-    private static func demand<Value>(_ controller: String, _ group: ContainerCgroup, wanted: Value?) throws(SysError) {
-        guard wanted != nil, group.directory(controller) == nil else { return }
+    private static func nameV1(_ controller: String) -> String { controller == "io" ? "blkio" : controller }
+
+    private static func hugepageFile(_ path: String, _ size: String) -> String { "\(path)/hugetlb.\(size).max" }
+
+    /// The directories, from the top down to the parent of the container's, in which `controller` is to be turned on; none when it is there or
+    /// version 1 has it. ENOTSUP where the host does not offer it, EBUSY where processes in one of the directories are in the way.
+    private static func lacking(_ controller: String, _ group: ContainerCgroup) throws(SysError) -> [String] {
+        if group.directory(nameV1(controller)) != nil { return [] }
         guard let path = group.unified else { throw SysError("limit by controller", controller, code: ENOTSUP) }
-        if hasController(controller, path) { return }
-        var missing: [Substring] = []
+        if hasController(controller, path) { return [] }
+        var missing: [String] = []
         var at = path[...]
         repeat {
             guard let slash = at.lastIndex(of: "/"), slash > at.startIndex else {
@@ -157,9 +184,36 @@ extension CgroupLimits {
             at = at[..<slash]
             // Above the mount point there is no such file: the host does not offer the controller.
             if access("\(at)/cgroup.controllers", F_OK) < 0 { throw SysError("limit by controller", controller, code: ENOTSUP) }
-            missing.append(at)
+            missing.append(String(at))
         } while !hasController(controller, String(at))
-        for directory in missing.reversed() { try writeText("\(directory)/cgroup.subtree_control", "+\(controller)") }
+        missing.reverse()
+        // What the kernel would say of the lowest, after it had let the others change. The root of all has no type, and may hold processes.
+        for directory in missing where access("\(directory)/cgroup.type", F_OK) == 0 {
+            if (try? ContainerCgroup.readText("\(directory)/cgroup.procs"))?.isEmpty == false {
+                throw SysError("write", "\"+\(controller)\" to \(directory)/cgroup.subtree_control", code: EBUSY)
+            }
+        }
+        return missing
+    }
+
+    /// What the kernel will refuse of limits whose controller is still to be turned on.
+    private func vet(_ controller: String, _ path: String) throws(SysError) {
+        switch controller {
+        case "cpuset":
+            for (list, file, place) in [(cpus, "cpuset.cpus", "cpu"), (memoryNodes, "cpuset.mems", "node")] {
+                guard let list, let there = try ContainerCgroup.readOptional("/sys/devices/system/\(place)/possible") else { continue }
+                if !NumberList.isWithin(list, there) { throw SysError("write", "\"\(list)\" to \(path)/\(file)", code: EINVAL) }
+            }
+        case "hugetlb":
+            guard access("/sys/kernel/mm/hugepages", F_OK) == 0 else { return }
+            for page in hugepages {
+                let file = NumberList.kibibytes(hugepages: page.size).map { "/sys/kernel/mm/hugepages/hugepages-\($0)kB" }
+                if file.map({ access($0, F_OK) == 0 }) != true {
+                    throw SysError("open", Self.hugepageFile(path, page.size), code: ENOENT)
+                }
+            }
+        default: break
+        }
     }
 
     private static func hasController(_ controller: String, _ path: String) -> Bool {

@@ -36,6 +36,7 @@ extension LogWriter {
         indexLength = known
         indexShorter = shorter
         index = file
+        doubtful = nil
     }
 
     private static func carry(_ old: Stream, to state: inout Stream) {
@@ -119,7 +120,7 @@ extension LogWriter {
     /// When more than half of the index speaks of segments that are gone: writes one without those entries beside it, and renames. Readers
     /// that have the old file open read it to its end, then find the new one under the name.
     mutating func compact(stdout: Stream, stderr: Stream) {
-        guard let index else { return }
+        guard let index, doubtful == nil else { return }
         func isLive(_ entry: LogEntry) -> Bool {
             if entry.flags.contains(.removed) { return false }
             return entry.flags.contains(.end) || entry.segment > (entry.stream == .stdout ? stdout : stderr).removed

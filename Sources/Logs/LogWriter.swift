@@ -54,6 +54,9 @@ public struct LogWriter: ~Copyable {
     /// Bytes of the index file, and by how much it is shorter than all that was ever written to it.
     var indexLength: UInt64 = 0
     var indexShorter: UInt64 = 0
+    /// The newest entry, when the device's error came behind a write that readers see already: another one at its place would not be what they
+    /// have read. So it stands, nothing follows it before it is written, and it is written again until the device takes it.
+    var doubtful: (entry: LogEntry, offset: UInt64)?
     /// When an index that could not be opened is tried again (CLOCK_MONOTONIC, nanoseconds).
     private var nextTry: Int64 = 0
 
@@ -140,7 +143,13 @@ public struct LogWriter: ~Copyable {
             return .moved(moved)
         case 0: return .ended
         case -Int(EAGAIN), -Int(EINTR): return .empty
-        default: return Self.drop(from: pipe, limit: limit, &state)
+        default:
+            // A device's error can come behind a write that the file shows already: what is dropped is not to be found there.
+            var status = stat()
+            if fstat(file.raw, &status) == 0 && UInt64(clamping: status.st_size) > state.size {
+                ftruncate(file.raw, off_t(clamping: state.size))
+            }
+            return Self.drop(from: pipe, limit: limit, &state)
         }
     }
 
@@ -192,6 +201,7 @@ public struct LogWriter: ~Copyable {
     /// Writes entries that a full disk had kept out of the index, if there are any.
     public mutating func retry() {
         reopen()
+        do throws(SysError) { try settle() } catch {}
         for stream in LogStream.allCases {
             var state = state(stream)
             if state.ended {
@@ -296,7 +306,20 @@ public struct LogWriter: ~Copyable {
 
     private mutating func append(_ entry: LogEntry) throws(SysError) {
         guard let index else { return }
-        try Self.append(entry, to: index.raw, at: &indexLength)
+        try settle()
+        do throws(SysError) { try Self.append(entry, to: index.raw, at: &indexLength) } catch {
+            if !Self.holds(index.raw, entry, at: indexLength) { throw error }
+            doubtful = (entry, indexLength)
+            indexLength += UInt64(LogEntry.length)
+        }
+    }
+
+    /// Writes an entry once more that readers may have seen and the device did not take.
+    private mutating func settle() throws(SysError) {
+        guard let index, let doubtful else { return }
+        var offset = doubtful.offset
+        try Self.append(doubtful.entry, to: index.raw, at: &offset)
+        self.doubtful = nil
     }
 
     /// At an explicit offset: what a short write left is written over by the next try.
@@ -307,6 +330,16 @@ public struct LogWriter: ~Copyable {
         }
         if written != LogEntry.length { throw SysError("write log index", "", code: written < 0 ? errno : ENOSPC) }
         length += UInt64(LogEntry.length)
+    }
+
+    /// Whether readers of `index` find `entry` at `offset`.
+    private static func holds(_ index: Int32, _ entry: LogEntry, at offset: UInt64) -> Bool {
+        withUnsafeTemporaryAllocation(byteCount: 2 * LogEntry.length, alignment: 8) { buffer in
+            let wanted = UnsafeMutableRawBufferPointer(rebasing: buffer[..<LogEntry.length])
+            let there = UnsafeMutableRawBufferPointer(rebasing: buffer[LogEntry.length...])
+            entry.encode(to: wanted)
+            return pread(index, there.baseAddress, there.count, off_t(clamping: offset)) == wanted.count && wanted.elementsEqual(there)
+        }
     }
 }
 

@@ -50,8 +50,10 @@ enum StatsDocument {
             }
             members.append(.init("swap", counter(swap)))
         }
-        if let kernel = memory.kernel { members.append(.init("kernel", counter(kernel))) }
-        if let kernel = memory.kernelTCP { members.append(.init("kernelTCP", counter(kernel))) }
+        // Version 2 has no such limits; runc tells them as 0 then.
+        let none = isVersion2 ? CgroupStats.MemoryCounter() : nil
+        if let kernel = memory.kernel ?? none { members.append(.init("kernel", counter(kernel))) }
+        if let kernel = memory.kernelTCP ?? none { members.append(.init("kernelTCP", counter(kernel))) }
         members.append(.init("raw", .object(memory.details.map { .init($0.key, number($0.value)) })))
         return .object(members)
     }

@@ -209,6 +209,10 @@ extension Container {
             if process.phase == .stopped {
                 return answer(call, .failure(Status(.failedPrecondition, "the process has ended")))
             }
+            if process.names.stdin == "spool:" && !process.input.isThere {
+                let what = process.names.terminal ? "the process's terminal" : "the process's standard input"
+                return answer(call, .failure(Status(.failedPrecondition, "\(what) was closed when shim and keeper were both killed")))
+            }
             let waiting = ([first] + execs).reduce(0) { $0 + $1.input.waitingBytes }
             if write.data.count > 1 << 20 || waiting + write.data.count > 4 << 20 {
                 return answer(call, .failure(Status(.resourceExhausted, "too much input waits to be read: 1 MiB a call, 4 MiB in all")))

@@ -225,7 +225,8 @@ extension Container {
 
     /// Of our own runtime, where the host has version 2: a control group for the exec and what it starts, so that a kill reaches all of it.
     private func makeGroup(for exec: Process) -> (path: String, name: String)? {
-        guard place.start.rootfsMode == .detached, let container = first.record?.cgroup, let unified = cgroup?.unified else { return nil }
+        let isOwn = place.start.rootfsMode == .detached || place.start.runtime.hasSuffix("/" + RuntimeChoice.ownRuntime)
+        guard isOwn, let container = first.record?.cgroup, let unified = cgroup?.unified else { return nil }
         let name = "exec-" + exec.execID.prefix(32)
         let path = "\(container)/\(name)"
         if execs.contains(where: { $0 !== exec && $0.group == path }) { return nil }

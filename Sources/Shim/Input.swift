@@ -49,6 +49,8 @@ final class Input {
 
     deinit { unwatch() }
 
+    /// Whether there is a spool, or was one until its end.
+    var isThere: Bool { asked }
     /// Whether it was asked for and is not closed.
     var isOpen: Bool { spool != nil && !closed && !over }
 

@@ -235,6 +235,11 @@ def arguments(pid):
 BUSYBOX = "/bin/busybox"
 
 
+def hierarchies():
+    """Where control groups are mounted."""
+    return [line.split()[4] for line in open("/proc/self/mountinfo") if " - cgroup" in line]
+
+
 def make_rootfs(path):
     os.makedirs(f"{path}/bin", exist_ok=True)
     for directory in ("proc", "dev", "sys", "tmp", "etc"):
@@ -404,9 +409,9 @@ class Container:
             except ProcessLookupError:
                 pass
         subprocess.run([self.runtime, "--root", self.runtime_root, "delete", "--force", self.id], capture_output=True, timeout=20)
-        for hierarchy in os.listdir("/sys/fs/cgroup"):
+        for hierarchy in hierarchies():
             for path in (f"{self.namespace}/{self.id}", f"shims/{self.id}", self.namespace, "shims", ""):
-                directory = f"/sys/fs/cgroup/{hierarchy}/{self.parent}/{path}"
+                directory = f"{hierarchy}/{self.parent}/{path}"
                 if not os.path.isdir(directory):
                     continue
                 # Execs that were killed with their shim leave groups of their own below the container's.

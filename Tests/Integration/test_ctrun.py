@@ -701,7 +701,7 @@ def test_delete_killed_at_each_step_is_finished_by_the_next(bundle):
 def test_hooks(bundle):
     record = bundle.base / "hooks"
     hook = bundle.base / "hook"
-    hook.write_text(f"#!/bin/sh\n{{ echo $1 $(pwd) $(env | grep -vE '^(PWD|SHLVL|_|OLDPWD)=' | tr '\\n' ' '); cat; echo; }} >> {record}\n")
+    hook.write_text(f"#!/bin/sh\n{{ echo $1 $(pwd) $(tr '\\0' ' ' < /proc/$$/environ); cat; echo; }} >> {record}\n")
     hook.chmod(0o755)
     inside = bundle.rootfs / "hook"
     inside.write_text("#!/bin/sh\necho startContainer >> /hooked\n")

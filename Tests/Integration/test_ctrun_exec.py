@@ -738,7 +738,7 @@ def test_limits_by_flags_and_by_file(either):
 
 def snapshot(container):
     names = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max", "memory.swap.max", "pids.max", "cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.max", "cpu.shares",
-             "cpu.weight", "cpuset.cpus", "memory.soft_limit_in_bytes", "memory.low"]
+             "cpu.weight", "cpuset.cpus", "memory.soft_limit_in_bytes", "memory.low", "../cgroup.subtree_control"]
     found = {}
     for mount in hierarchies():
         for name in names:
@@ -763,9 +763,7 @@ def test_what_is_refused_changes_nothing(container, bad):
     path.write_text(json.dumps(good))
     assert container.fails("update", "-r", path, "c1")
     after = snapshot(container)
-    # A controller that had to be enabled for the attempt stays, and limits nothing.
-    everything = Path(UNIFIED, "cpuset.cpus.effective").read_text() if UNIFIED and not V1 else ""
-    changed = {name: (before.get(name), text) for name, text in after.items() if text not in (before.get(name), everything, "\n")}
+    changed = {name: (before.get(name), text) for name, text in after.items() if text != before.get(name)}
     if changed:
         pytest.fail(f"changed, before and after: {changed}")
     assert (container.root / "c1/config.json").read_bytes() == saved
@@ -832,10 +830,16 @@ def test_statistics(either):
     if V1:
         assert len(usage["percpu"]) == os.cpu_count() and 0 < sum(usage["percpu"]) <= usage["total"] + 1_000_000_000
     memory = data["memory"]["usage"]
-    assert 4096 <= memory["usage"] <= memory["max"] < 1 << 30 and memory["failcnt"] >= 0
+    # runc tells the peak of version 2 from 1.2 on.
+    peak = memory["max"] if V1 or either.runtime == "ctrun" else memory.get("max", memory["usage"])
+    assert 4096 <= memory["usage"] <= peak < 1 << 30 and memory["failcnt"] >= 0
     assert data["memory"]["raw"]["inactive_file"] >= 0 and len(data["memory"]["raw"]) > 20
     assert data["pids"] == {"current": 1, "limit": 70}
     either.ok("update", "--pids-limit", "-1", either.id)
+
+
+# Both leave out what is 0, and so which of these are there depends on what a container happened to do.
+LEFT_OUT = {"/cpu/throttling", "/blkio", "/blkio/ioServiceBytesRecursive", "/blkio/ioServicedRecursive", "/memory/cache", "/hugetlb", "/intel_rdt"}
 
 
 def test_the_same_keys_as_runc():
@@ -848,14 +852,19 @@ def test_the_same_keys_as_runc():
     found = []
     for runtime in ("ctrun", "runc"):
         made = Container(runtime)
+        if UNIFIED and not V1 and "hugetlb" in Path(UNIFIED, "cgroup.controllers").read_text().split():
+            # runc turns every controller on, ctrun those that a limit needs.
+            made.linux["resources"]["hugepageLimits"] = [{"pageSize": "2MB", "limit": 64 << 20}]
         try:
             made.start()
             found.append(keys(json.loads(made.ok("events", "--stats", "c1"))["data"]))
         finally:
             made.close()
     ours, theirs = found
-    assert {key for key in theirs if not key.startswith("/cpuset")} - ours <= {"/cpu/throttling", "/blkio", "/hugetlb", "/intel_rdt"}
-    assert all(key in theirs or key.startswith("/memory/raw/") for key in ours)
+    missing = {key for key in theirs if not key.startswith("/cpuset")} - ours - LEFT_OUT
+    # The peaks of version 2 are told by runc from 1.2 on.
+    more = {key for key in ours - theirs if not key.startswith("/memory/raw/")} - (set() if V1 else {"/memory/usage/max", "/memory/swap/max"})
+    assert (missing, more) == (set(), set())
 
 
 def test_statistics_again_and_again_until_the_end(container):

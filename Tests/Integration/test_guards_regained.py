@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 
 import events
-from shim_client import (Container, alive, become_subreaper, children, eventually, field, first, log_bytes, log_ended, log_entries, read_record,
+from exec_client import Exec, with_terminals
+from harness import IMAGE
+from shim_client import (PRECONDITION, Container, Failure, alive, become_subreaper, children, eventually, field, first, log_bytes, log_ended, log_entries, read_record,
                          write_record)
+from terminal import Terminal
 
 BIN = Path(__file__).parents[2] / "bin"
 GAP = 2
@@ -445,3 +448,102 @@ def test_the_manager_makes_new_guards_by_itself(alone):
     assert alone.task(identifier)["exit"]["source"] in ("pidfd", "zombie")
     follower.wait()
     assert follower.out.data == b"ready\nbye\n"
+
+
+# --- terminals: the master goes with the guards, and the kernel hangs up
+
+# Says how it is told that the terminal is gone; without a terminal words have nowhere to go, so it writes them to a file.
+HUNG_UP = "trap 'echo hung up > /tmp/said' HUP; trap 'exit 46' USR1; echo ready; while :; do sleep 1000 & wait $!; done"
+
+
+def with_terminal(make, script):
+    """A running container whose first process has a terminal, and the calls for it."""
+    container = with_terminals(make(script), terminal=True)
+    client = container.start_guards().client()
+    client.call("Create", container.create_message() + field(4, True) + field(5, "spool:"))
+    container.start(client)
+    said(container, b"ready\r\n")
+    return container, First(container, client)
+
+
+class First(Exec):
+    """The first process by the calls for an exec's streams."""
+
+    def __init__(self, container, client):
+        super().__init__(container, client, "", stdin="spool:", terminal=True)
+        self.log = container.log
+
+
+@pytest.mark.parametrize("source, told", [("pidfd", "46"), ("none", None)])
+def test_a_terminal_is_hung_up_and_its_container_goes_on_without_it(make, source, told):
+    container, first_process = with_terminal(make, HUNG_UP)
+    pid = int(read_record(f"{container.bundle}/pid")["pid"])
+    kill_both(container)
+    events.wait_file(f"/proc/{pid}/root/tmp/said", events.has_text("hung up"))
+    only_sources(container, source)
+    client = first_process.client = regained(container)
+    guards = read_record(f"{container.bundle}/guards")
+    assert (guards["regained"], guards["lost"]) == ("", "stdout")
+    assert gaps(container) == [1], "something may be missing behind what was read"
+    # What needs the terminal says that it is gone; nothing waits for it.
+    for call in (lambda: first_process.resize(80, 25), lambda: first_process.write(b"typed\n", append=True)):
+        with pytest.raises(Failure) as failure:
+            call()
+        assert failure.value.code == PRECONDITION and "terminal" in failure.value.message
+    eventually(lambda: log_ended(container.log), "the log ends with the terminal")
+    assert log_bytes(container.log, 1) == b"ready\r\n" and alive(pid)
+    end_unseen(container, pid, signal.SIGUSR1)
+    container.wait(client)
+    if told:
+        assert (container.exit["code"], container.exit["source"]) == (told, "pidfd")
+    else:
+        assert container.exit["source"] == "unknown" and container.exit["reason"].endswith("its terminal was hung up when shim and keeper died")
+
+
+def test_who_reads_from_the_terminal_reads_its_end_and_that_status_is_true(make):
+    """A first process without a handler is not killed by SIGHUP: the kernel lets none of its namespace's own defaults end it."""
+    container, first_process = with_terminal(make, "echo ready; cat > /dev/null; exit 8")
+    pid = int(read_record(f"{container.bundle}/pid")["pid"])
+    kill_both(container)
+    eventually(lambda: not alive(pid), "it ends with its input")
+    client = regained(container)
+    assert container.wait(client) == 8 and container.exit["source"] == "zombie"
+    assert gaps(container) == [1]
+    reap()
+
+
+def test_an_exec_s_terminal_is_hung_up_and_the_container_s_streams_go_on(make):
+    container = with_terminals(make(PATIENT))
+    client, pid = container.run()
+    said(container, b"before\n")
+    further = Exec(container, client, "t", "/bin/sh", "-c", "echo ready; exec sleep 1000", stdin="spool:", terminal=True).run()
+    further.until(b"ready\r\n")
+    child = further.pid
+    kill_both(container)
+    eventually(lambda: not alive(child), "the exec ends with its terminal")
+    client = further.client = regained(container)
+    assert "exec/t/stdout" in read_record(f"{container.bundle}/guards")["lost"]
+    assert further.wait() == 128 + signal.SIGHUP and (further.exit["source"], further.exit["signal"]) == ("zombie", "1")
+    os.waitpid(child, 0)
+    os.kill(pid, signal.SIGUSR1)
+    assert container.wait(client) == 43 and log_bytes(container.log, 1) == b"before\nafter\n"
+    reap()
+
+
+def test_a_client_at_the_terminal_is_told_how_it_ended(alone):
+    """Through the whole engine, with a user in front of it: the terminal here is put back, and the exit is true or said to be unknown."""
+    terminal = Terminal(alone, "run", "-it", "--name", "seat", IMAGE, "sh", "-c", "echo ready; while read x; do echo \"<$x>\"; done; exit 8")
+    terminal.until(rb"ready\r\n")
+    shim, keeper = alone.guards(alone.task("seat")["container_id"])
+    keeper.kill()
+    shim.kill()
+    code = terminal.wait()
+    assert terminal.settings() == terminal.before
+    end = alone.task("seat")["exit"]
+    # Its shell reads the end of its input. Who reaps it first is not in our hands: then the status may be unknown, and never another one.
+    assert code == end["code"] == 8 if end["source"] != "unknown" else "terminal" in end["reason"], (code, end)
+    # It can be started again, and has a terminal again.
+    again = Terminal(alone, "start", "-ai", "seat")
+    again.until(rb"ready\r\n")
+    again.type(b"\x04")
+    assert again.wait() == 8

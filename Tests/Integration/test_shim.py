@@ -439,7 +439,7 @@ def test_both_die_and_the_files_say_so(make):
     assert info["task_pid"] == pid and not info["exited"]
     os.kill(pid, signal.SIGKILL)
     assert c.wait(client) in (137, 255)
-    assert (c.exit["source"], c.exit.get("code")) in (("pidfd", "137"), ("zombie", "137"), ("unknown", None))
+    assert (c.exit["source"], c.exit.get("code")) in (("pidfd", "137"), ("connector", "137"), ("zombie", "137"), ("unknown", None))
 
 
 def test_what_ended_while_nobody_looked_is_unknown(make):

@@ -339,6 +339,40 @@ def test_a_terminal_goes_on_after_a_new_manager(alone):
     assert terminal.out.data.count(b"typed meanwhile") == 1 and terminal.settings() == terminal.before
 
 
+@pytest.mark.parametrize("command", ["run", "exec"])
+def test_a_terminal_goes_on_after_manager_and_shim(alone, command):
+    """Both killed at once, twice: size, output and input go on at the byte."""
+    script = "stty -echo; echo ready; while read x; do echo \"<$x>\"; stty size; done; exit 5"
+    name, words = "seat", ("run", "--rm", "-it", "--name", "seat", IMAGE)
+    if command == "exec":
+        alone.background(IDLE, "--name", name)
+        words = ("exec", "-it", name)
+    terminal = Terminal(alone, *words, "sh", "-c", script)
+    terminal.until(rb"ready")
+    identifier = alone.task(name)["container_id"]
+    for turn in (1, 2):
+        shim, _ = alone.guards(identifier)
+        seen = len(terminal.out.data)
+        alone.manager.kill()
+        shim.kill()
+        alone.process.wait()
+        shim.wait()
+        terminal.until(rb"waiting for it to come back", start=seen)
+        terminal.type(b"typed %d\r" % turn)
+        alone.start()
+        terminal.until(rb"<typed %d>\r\n" % turn)
+        terminal.resize(30 + turn, 100)
+        # The size comes by a call of its own, typing by another.
+        deadline = events.Deadline(20)
+        while b"%d 100\r\n" % (30 + turn) not in terminal.out.data:
+            seen = len(terminal.out.data)
+            terminal.type(b"more %d\r" % turn)
+            terminal.until(rb"<more %d>\r\n\d+ \d+\r\n" % turn, deadline.left("the size"), seen)
+    terminal.type(b"\x04")
+    assert terminal.wait() == 5 and terminal.settings() == terminal.before
+    assert [terminal.out.data.count(b"<typed %d>" % turn) for turn in (1, 2)] == [1, 1]
+
+
 def test_the_detach_keys_work_while_no_manager_is_there(alone):
     terminal = Terminal(alone, "run", "-it", "--name", "left", IMAGE, "sh", "-c", f"echo ready; {IDLE}")
     terminal.until(rb"ready")

@@ -78,6 +78,31 @@ def test_limits_are_changed_while_it_runs(running):
     assert [(own(running) / name).read_text().strip() for name in ("memory.max", "pids.max")] == ["max", "max"]
 
 
+def controllers(running):
+    """What is turned on in each directory above the container's, the lowest first."""
+    return [(parent / "cgroup.subtree_control").read_text() for parent in own(running).parents if parent.is_relative_to(CGROUPS)]
+
+
+@pytest.mark.parametrize("bad", [
+    {"cpu": {"cpus": "0-77"}}, {"cpu": {"cpus": "1-0"}}, {"cpu": {"mems": "5"}}, {"cpu": {"cpus": "0", "quota": 1}}, {"hugepageLimits": [{"pageSize": "3KB", "limit": 4096}]},
+    {"cpu": {"cpus": "0"}, "unified": {"no.such.file": "1"}}, {"cpu": {"cpus": "0"}, "unified": {"pids.max": "many"}},
+    {"cpu": {"cpus": "0"}, "blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 77, "rate": 4096}]}},
+], ids=["processors", "list", "nodes", "quota", "page size", "file", "value", "device"])
+def test_a_refused_change_turns_nothing_on(running, bad):
+    """A controller that the container does not have yet is turned on in directories that are not only its own."""
+    before, path = controllers(running), running.base / "resources.json"
+    assert "cpuset" not in before[0] and "hugetlb" not in before[0]
+    path.write_text(json.dumps({"pids": {"limit": 9}, **bad}))
+    running.fails("update", "-r", path, "c1")
+    assert controllers(running) == before and (own(running) / "pids.max").read_text() == "20\n"
+
+
+def test_a_controller_is_turned_on_when_a_change_needs_it(running):
+    running.ok("update", "--cpuset-cpus", "1", "c1")
+    assert (own(running) / "cpuset.cpus").read_text() == "1\n" and "cpuset" in controllers(running)[0]
+    assert running.ok("exec", "c1", "grep", "Cpus_allowed_list", "/proc/1/status").split()[1] == "1"
+
+
 def test_a_changed_limit_is_in_force(running):
     running.ok("update", "--pids-limit", "3", "c1")
     result = running.ctrun("exec", "c1", "sh", "-c", "for i in 1 2 3 4 5; do sleep 600 > /dev/null 2>&1 & done; echo all")

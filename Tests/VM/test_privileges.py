@@ -83,6 +83,16 @@ def test_a_profile_is_in_force(bundle, profile):
     assert result.stdout == f"{profile} (enforce)\nopen" and "Permission denied" in result.stderr, result
 
 
+def test_further_processes_are_under_the_profile_too(bundle, profile):
+    bundle.process["apparmorProfile"] = profile
+    (bundle.rootfs / "etc/denied").write_text("secret")
+    bundle.shell("exec sleep 600").create()
+    bundle.ok("start", "c1")
+    result = bundle.ctrun("exec", "c1", "sh", "-c", "cat /proc/self/attr/current /proc/1/attr/current; cat /etc/denied; echo x > /etc/denied")
+    assert result.stdout == f"{profile} (enforce)\n" * 2 and result.stderr.count("Permission denied") == 2, result
+    assert (bundle.rootfs / "etc/denied").read_text() == "secret"
+
+
 def test_a_profile_that_is_not_loaded_is_one_clear_line(bundle):
     bundle.process["apparmorProfile"] = "ctrd-no-such-profile"
     message = bundle.fails("run", "-b", bundle.path, "c1")

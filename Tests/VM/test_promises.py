@@ -1,4 +1,4 @@
-"""The demo, and a sample of the crash walk, as a user runs them; at the end nothing may be left on the machine."""
+"""The demo, and samples of the crash walk and of the rounds of SIGKILL, as a user runs them; at the end nothing may be left on the machine."""
 import re
 import subprocess
 import sys
@@ -20,6 +20,12 @@ def test_a_sample_of_the_crash_walk():
                           capture_output=True, text=True, timeout=240)
     found = re.search(r"^crashwalk: (\d+) passed, (?:.*, )?(\d+) failed", done.stdout, re.M)
     assert done.returncode == 0 and found and int(found.group(1)) > 0 and found.group(2) == "0", done.stdout[-3000:] + done.stderr[-1000:]
+
+
+def test_some_rounds_of_kills_under_a_writer():
+    done = subprocess.run([sys.executable, PROJECT / "Tests/Chaos/rounds.py", "--rounds", "10", "--lines", "40000", "--least", "5"],
+                          capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0 and "rounds: 10 passed, 0 failed" in done.stdout, done.stdout[-3000:] + done.stderr[-1000:]
 
 
 def test_nothing_is_left_on_the_machine():
