@@ -1,4 +1,5 @@
 """The engines that are compared, each with its own directories, its own socket and its own cgroup."""
+import contextlib
 import os
 import secrets
 import shutil
@@ -21,6 +22,7 @@ class Side:
     name = ""
     daemon = None
     process = None
+    inside = False
 
     def __init__(self, parent):
         self.parent = parent
@@ -35,8 +37,20 @@ class Side:
     def enter(self):
         (self.group / "bench" / "cgroup.procs").write_text("0")
 
+    @contextlib.contextmanager
+    def measured(self):
+        """This program itself in the side's cgroup: what is started is in it from its first instruction, and nothing else is charged than that."""
+        self.enter()
+        self.inside = True
+        try:
+            yield
+        finally:
+            self.inside = False
+            (CPUACCT / "cgroup.procs").write_text("0")
+
     def command(self, *args, check=True, env=None, timeout=120):
-        done = subprocess.run([str(a) for a in args], stdin=subprocess.DEVNULL, capture_output=True, text=True, preexec_fn=self.enter, env=env, timeout=timeout)
+        done = subprocess.run([str(a) for a in args], stdin=subprocess.DEVNULL, capture_output=True, text=True, preexec_fn=None if self.inside else self.enter,
+                              env=env, timeout=timeout)
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(map(str, args))}: {done.returncode}: {done.stderr}")
         return done.stdout

@@ -101,6 +101,27 @@ final class CommandLineTests: XCTestCase {
         }
     }
 
+    func testAPlainExecIsReadAsTheParserReadsIt() throws {
+        for words in [
+            ["web", "ps"], ["-i", "web", "sh", "-c", "-d"], ["-it", "web", "sh"], ["-t", "-i", "web", "-"], ["-d", "web", "id", "--help"],
+            ["-di", "web", "--", "x"],
+        ] {
+            let plain = try XCTUnwrap(Exec.plain(words), "\(words)")
+            let parsed = try XCTUnwrap(Exec.parseAsRoot(Program.words(words, of: Exec.self)) as? Exec)
+            XCTAssertEqual([plain.detach, plain.interactive, plain.tty], [parsed.detach, parsed.interactive, parsed.tty], "\(words)")
+            var (first, second) = (try plain.request(namespace: "n"), try parsed.request(namespace: "n"))
+            first.execID = ""
+            second.execID = ""
+            XCTAssertEqual(first, second, "\(words)")
+            XCTAssertEqual(try plain.front.keys(), try parsed.front.keys())
+            XCTAssertEqual(plain.front.proxies(isRaw: true), parsed.front.proxies(isRaw: true))
+            XCTAssertEqual(try plain.global.manager().address, try parsed.global.manager().address)
+        }
+        for words in [[], ["web"], ["-i", "web"], ["--", "web", "ps"], ["-", "ps"], ["", "ps"], ["-u1", "web", "ps"], ["--tty", "web", "ps"]] {
+            XCTAssertNil(Exec.plain(words), "\(words)")
+        }
+    }
+
     func testOptionsOfExecReachTheRequest() throws {
         let words = ["-di", "-t", "-eA=1", "--privileged", "-u", "1:2", "-w/srv", "web", "job"]
         let exec = try XCTUnwrap(Exec.parseAsRoot(Program.words(words, of: Exec.self)) as? Exec)
