@@ -29,9 +29,9 @@ help: ## this list
 deps: ## install from Debian what the build and the tests need (nothing is done when all is there)
 	@tools/deps.sh build
 
-deps-peers: ## install the engines that the bench compares with, and fetch newer containerds for the tests into .build/peers
+deps-peers: ## install the engines that the bench compares with, and fetch newer containerds and Docker into .build/peers
 	@tools/deps.sh peers
-	@tools/containerd-peers.sh
+	@tools/peers.sh
 
 deps-proto: ## install the protobuf generators
 	@tools/deps.sh proto

@@ -151,7 +151,7 @@ extension Instance {
     private func processObject(_ config: Ctr_V1_ExecConfig) async throws -> [UInt8] {
         let container = try await containerProcess()
         let (process, state) = (initProcess, state)
-        return try await executor.blocking { [supervisor] in
+        let make = { @Sendable [supervisor] in
             do {
                 let user = try config.user.isEmpty ? nil : Self.resolve(config.user, in: process, state.name)
                 let keepsHome = user == nil || supervisor.choosesHome(state)
@@ -168,6 +168,8 @@ extension Instance {
                 throw SupervisorError(.invalidArgument, "exec", state.name, "\(error)", exitCode: 125)
             }
         }
+        // Only a user's name is looked up in files.
+        return config.user.isEmpty ? try make() : try await executor.blocking(make)
     }
 
     /// The process object that the running task was started with; read once, and kept from its first exec on.
@@ -216,7 +218,7 @@ extension Instance {
         let alive = Set(processes.map(\.execID))
         for exec in Array(execs.values) where exec.launch == nil && !alive.contains(exec.id) && !exec.isBeingForgotten {
             // A shim has everything that was not deleted: it was, in a call whose answer was lost.
-            if !exec.hasEnded { await ended(exec, await recordedExit(exec.id)) }
+            if !exec.hasEnded { await ended(exec, recordedExit(exec.id)) }
             forget(exec)
         }
         executor.spawn { await self.pruneExecs() }
@@ -278,12 +280,12 @@ extension Instance {
             do {
                 let answer = try await Shim(connection: connection, id: id).wait(exec: execID)
                 guard execs[execID] === exec else { return }
-                let recorded = await recordedExit(execID)
+                let recorded = recordedExit(execID)
                 return await ended(
                     exec, recorded ?? ExitRow(code: answer.exitStatus, source: "reaped", exited: answer.exitedAt.nanoseconds))
             } catch let status as Status where status.code == .notFound {
                 guard execs[execID] === exec else { return }
-                return await ended(exec, await recordedExit(execID))
+                return await ended(exec, recordedExit(execID))
             } catch is CancellationError {
                 return
             } catch {
@@ -293,13 +295,10 @@ extension Instance {
         }
     }
 
-    private func recordedExit(_ execID: String) async -> ExitRow? {
-        let path = "\(bundle)/exec/\(execID)"
-        let record = try? await executor.blocking {
-            let opened = try Linux.open(path, O_RDONLY | O_DIRECTORY)
-            return try ExitRecord.read(in: opened.raw)
-        }
-        return (record ?? nil).map { ExitRow($0) }
+    private func recordedExit(_ execID: String) -> ExitRow? {
+        // A file in memory that was written a moment ago: another thread would cost more than it.
+        guard let opened = try? Linux.open("\(bundle)/exec/\(execID)", O_RDONLY | O_DIRECTORY) else { return nil }
+        return (try? ExitRecord.read(in: opened.raw)).flatMap { $0 }.map { ExitRow($0) }
     }
 
     /// Written down, then told.
@@ -329,7 +328,7 @@ extension Instance {
         for exec in Array(execs.values) {
             exec.watch?.cancel()
             exec.launch?.cancel()
-            if !exec.hasEnded && exec.pid != 0 { await ended(exec, await recordedExit(exec.id)) }
+            if !exec.hasEnded && exec.pid != 0 { await ended(exec, recordedExit(exec.id)) }
             forget(exec)
         }
     }

@@ -79,11 +79,16 @@ extension Supervisor {
             : configuration.bundle(instance.namespace, instance.id) + "/exec/\(exec)/log"
         let session = LogSession(directory: directory, request: request, incarnation: incarnation)
         var sent: EventLoopFuture<Void>?
+        // What an exec says lies in memory, and mostly it is little: to read that here costs less than to wake another thread.
+        var here = exec.isEmpty ? 0 : Self.stepsHere
         while true {
             try Task.checkCancellation()
             // The next message is read while the last one is on its way.
             let step: LogSession.Step
-            do { step = try await executor.blocking { try session.step() } } catch {
+            do {
+                step = here > 0 ? try session.step() : try await executor.blocking { try session.step() }
+                here -= 1
+            } catch {
                 try await sent?.get()
                 throw error
             }
@@ -102,6 +107,9 @@ extension Supervisor {
             }
         }
     }
+
+    /// Steps of the reading of an exec's output that are made on the loop: about 256 KiB each at most.
+    private static let stepsHere = 4
 
     // MARK: verification
 

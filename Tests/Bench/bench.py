@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import events  # noqa: E402
 from harness import BIN  # noqa: E402
-from sides import Containerd, Ctrd, Podman  # noqa: E402
+from sides import Containerd, Ctrd, Docker, Podman  # noqa: E402
 
 WRITE_1MB = "dd if=/dev/zero bs=1024 count=1024 2>/dev/null; exec sleep 100000"
 
@@ -76,10 +76,18 @@ def exec_true(sides, rounds):
                 wall[side.name].append((time.monotonic() - started) * 1000)
             cpu[side.name].append((side.cpu() - before) / 1e6)
     ours, peers = median(cpu.pop("ctrd")), {n: median(v) for n, v in cpu.items()}
-    limit = (ours <= 0.2 * peers["containerd"], "at most 0.2 of containerd's") if "containerd" in peers else None
-    ok = line("CPU", ours, peers, "ms", limit)
+    ok = line("CPU", ours, peers, "ms", limits(ours, peers, containerd=0.2, docker=0.15))
     line("wall", median(wall.pop("ctrd")), {n: median(v) for n, v in wall.items()}, "ms")
     return ok
+
+
+def limits(ours, peers, **wanted):
+    """Of those peers that are there."""
+    wanted = {name: share for name, share in wanted.items() if name in peers}
+    if not wanted:
+        return None
+    return (all(ours <= share * peers[name] for name, share in wanted.items()),
+            ", ".join(f"at most {share} of {name}'s" for name, share in wanted.items()))
 
 
 def private_kb(pid):
@@ -117,7 +125,7 @@ def guard_memory(sides, count, peers_count, seconds):
 
 def list_cpu(sides, count, rounds):
     print(f"tasks list with {count} running, {rounds} interleaved rounds: median CPU of client and daemon")
-    sides = [s for s in sides if s.name != "podman"]
+    sides = [s for s in sides if s.name in ("ctrd", "containerd")]
     for side in sides:
         side.start_many(count, "exec sleep 100000")
         side.list_tasks()
@@ -137,7 +145,7 @@ def list_cpu(sides, count, rounds):
 
 def restart(sides, count, rounds):
     print(f"SIGKILL and restart of the daemon with {count} running: from exec to a list that names all with true states, median of {rounds}")
-    sides = [s for s in sides if s.name != "podman"]
+    sides = [s for s in sides if s.name in ("ctrd", "containerd")]
     times = {s.name: [] for s in sides}
     for side in sides:
         side.start_many(count, "exec sleep 100000")
@@ -182,7 +190,7 @@ def logs(sides, rounds, size):
                     reading.append(total / 1e6 / (time.monotonic() - started))
         medians = {name: median(values) for name, values in speeds.items()}
         ours = medians["ctrd"]
-        for name, wanted in (("cat", 0.8), ("containerd", 1.5), ("podman", 3.0)):
+        for name, wanted in (("cat", 0.8), ("containerd", 1.5), ("podman", 3.0), ("docker", 20.0)):
             if name not in medians:
                 continue
             held = ours >= wanted * medians[name]
@@ -205,7 +213,8 @@ def versions(sides):
         except (OSError, subprocess.CalledProcessError):
             return "not installed"
     print(f"kernel {os.uname().release}, {os.cpu_count()} CPUs; " + "; ".join(first(*c) for c in (
-        (str(BIN / "ctrd"), "--version"), ("containerd", "--version"), ("runc", "--version"), ("podman", "--version"), ("conmon", "--version"))))
+        (str(BIN / "ctrd"), "--version"), ("containerd", "--version"), ("runc", "--version"), ("podman", "--version"), ("conmon", "--version"),
+        (str(Docker.programs / "sbin/dockerd"), "--version"))))
     print("sides: " + ", ".join(s.name for s in sides))
 
 
@@ -220,7 +229,7 @@ def main():
     parser.add_argument("--log-rounds", type=int, default=5, help="rounds of the log figure")
     parser.add_argument("--log-bytes", type=int, default=1 << 30, help="bytes of output of the log figure")
     parser.add_argument("--only", choices=["run", "exec", "memory", "list", "restart", "logs"], action="append")
-    parser.add_argument("--without", choices=["containerd", "podman"], action="append", default=[])
+    parser.add_argument("--without", choices=["containerd", "podman", "docker"], action="append", default=[])
     parser.add_argument("--json", help="also write the arguments and the verdict there")
     options = parser.parse_args()
     chosen = options.only or ["run", "exec", "memory", "list", "restart", "logs"]
@@ -228,6 +237,8 @@ def main():
     for name, kind in (("containerd", Containerd), ("podman", Podman)):
         if name not in options.without and shutil.which(name):
             sides.append(kind())
+    if "docker" not in options.without and (Docker.programs / "sbin/dockerd").exists():
+        sides.append(Docker())
     verdicts = {}
     try:
         for side in sides:

@@ -335,6 +335,83 @@ class Podman(Side):
         self.remove_cgroups()
 
 
+class Docker(Side):
+    """Its engine with a containerd of its own, unpacked and not installed; without bridge and firewall, which no figure needs."""
+    name = "docker"
+    programs = Path(__file__).resolve().parents[2] / ".build" / "peers" / "docker" / "usr"
+
+    def __init__(self):
+        super().__init__(f"ctrd-bench-dk-{secrets.token_hex(3)}")
+        self.directory, self.memory = Path(tempfile.mkdtemp(prefix="ctrd-bench-dk-", dir="/tmp")), on_tmpfs()
+        self.socket = self.directory / "docker.sock"
+
+    def prepare(self):
+        self.start_daemon()
+        path = imagemaker.Image(imagemaker.base_layers(3), cmd=("/bin/true",)).docker_archive(self.directory / "box.tar", tags=(REFERENCE,))
+        self.docker("load", "-i", path)
+
+    def start_daemon(self):
+        self.background(self.programs / "sbin/dockerd", "--data-root", self.directory / "root", "--exec-root", self.memory / "exec", "--pidfile",
+                        self.directory / "pid", "-H", f"unix://{self.socket}", "--bridge", "none", "--iptables=false", "--ip6tables=false",
+                        "--storage-driver", "overlay2", "--cgroup-parent", f"/{self.parent}", log=self.directory / "log")
+        deadline = events.Deadline(60)
+        with events.Inotify(self.directory) as watch:
+            while subprocess.run([self.programs / "bin/docker", "-H", f"unix://{self.socket}", "version"], capture_output=True,
+                                 preexec_fn=self.enter).returncode:
+                events.readable([watch.fd, self.daemon.fd], min(0.05, deadline.left("dockerd")))
+                watch.drain()
+
+    def docker(self, *args, check=True, timeout=120):
+        # DOCKER_CONFIG: the user's own configuration is none of its business.
+        return self.command(self.programs / "bin/docker", "-H", f"unix://{self.socket}", *args, check=check, timeout=timeout,
+                            env=os.environ | {"DOCKER_CONFIG": str(self.directory)})
+
+    def run_true(self):
+        self.docker("run", "--rm", "--network", "none", REFERENCE, "/bin/true")
+
+    def exec_true(self):
+        self.docker("exec", "bench-1", "/bin/true")
+
+    def write_lines(self, program, size, chunk):
+        self.docker("run", "-d", "--name", "lines", "--network", "none", "--log-driver", "json-file", "-v", f"{program.parent}:/lines:ro", REFERENCE,
+                    f"/lines/{program.name}", size, chunk)
+        self.docker("wait", "lines", timeout=900)
+        self.docker("logs", "--tail", "1", "lines", timeout=900)
+
+    def kept(self):
+        total = self.counted(self.programs / "bin/docker", "-H", f"unix://{self.socket}", "logs", "lines")
+        self.docker("rm", "lines")
+        return total
+
+    def start_many(self, count, script):
+        while self.started < count:
+            self.started += 1
+            self.docker("run", "-d", "--name", f"bench-{self.started}", "--network", "none", REFERENCE, "/bin/sh", "-c", script)
+
+    def guards(self):
+        return [(int(p),) for p in os.listdir("/proc") if p.isdigit() and events.comm(int(p)).startswith("containerd-shim")
+                and str(self.memory) in " ".join(events.cmdline(int(p)))]
+
+    def remove_all(self):
+        identifiers = self.docker("ps", "-aq").split()
+        if identifiers:
+            self.docker("rm", "-f", *identifiers)
+        self.started = 0
+
+    def close(self):
+        if self.daemon is not None and self.process.poll() is None:
+            try:
+                self.remove_all()
+            except (RuntimeError, subprocess.TimeoutExpired):
+                pass
+            self.daemon.kill(signal.SIGTERM)
+            self.process.wait()
+        end_in(self.group)
+        remove_tree(self.directory)
+        remove_tree(self.memory)
+        self.remove_cgroups()
+
+
 def end_in(group):
     """What is still in a side's cgroup was started by it."""
     for directory, _, _ in os.walk(group):

@@ -1,12 +1,23 @@
 #!/bin/bash
-# Fetches newer containerds from Debian's later suites for the tests, unpacked below .build/peers and not installed: trixie has 1.7, sid has 2.x.
+# Fetches what tests and bench compare with and what is not to be installed, unpacked below .build/peers: newer containerds from Debian's later
+# suites (trixie has 1.7, sid has 2.x), and the Docker of this suite, whose package would start an engine.
 # apt verifies them as it verifies everything, with lists and sources of its own below .build/peers; the mirror is the one that this host's apt uses.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 peers=$PWD/.build/peers
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' | awk '$1 !~ /-/ && $2 ~ /\/debian\/$/ {print $2; exit}')
-[[ -n $mirror ]] || { echo "containerd-peers: apt's sources name no Debian mirror" >&2; exit 1; }
+[[ -n $mirror ]] || { echo "peers: apt's sources name no Debian mirror" >&2; exit 1; }
+if [[ ! -x $peers/docker/usr/sbin/dockerd ]]; then
+    work=$peers/docker.apt
+    rm -rf "$work" "$peers/docker.new"
+    mkdir -p "$work" "$peers/docker.new"
+    (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download docker.io)
+    dpkg -x "$work"/docker.io_*.deb "$peers/docker.new"
+    rm -rf "$work" "${peers:?}/docker"
+    mv "$peers/docker.new" "$peers/docker"
+    echo "peers: $("$peers/docker/usr/sbin/dockerd" --version)"
+fi
 for suite in trixie sid; do
     [[ -x $peers/$suite/usr/bin/containerd ]] && continue
     work=$peers/$suite.apt
@@ -21,5 +32,5 @@ for suite in trixie sid; do
     dpkg -x "$work"/containerd_*.deb "$peers/$suite.new"
     rm -rf "$work" "${peers:?}/$suite"
     mv "$peers/$suite.new" "$peers/$suite"
-    echo "containerd-peers: $suite has $("$peers/$suite/usr/bin/containerd" --version)"
+    echo "peers: $suite has $("$peers/$suite/usr/bin/containerd" --version)"
 done
