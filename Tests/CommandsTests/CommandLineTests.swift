@@ -90,14 +90,14 @@ final class CommandLineTests: XCTestCase {
         ]
         for (words, expected) in table {
             let exec = try XCTUnwrap(Exec.parseAsRoot(Program.words(words, of: Exec.self)) as? Exec)
-            let request = try exec.request(namespace: "n")
+            let request = try exec.line().request(namespace: "n")
             XCTAssertEqual([request.container] + request.config.args, expected, "\(words)")
             XCTAssertTrue(request.config.attached)
             XCTAssertEqual(request.execID.utf8.count, 64)
         }
         for words in [[], ["web"], ["-x", "web", "true"], ["", "true"], ["-w", "tmp", "web", "true"]] {
             XCTAssertThrowsError(
-                try (Exec.parseAsRoot(Program.words(words, of: Exec.self)) as? Exec)?.request(namespace: ""), "\(words)")
+                try (Exec.parseAsRoot(Program.words(words, of: Exec.self)) as? Exec)?.line(), "\(words)")
         }
     }
 
@@ -106,26 +106,18 @@ final class CommandLineTests: XCTestCase {
             ["web", "ps"], ["-i", "web", "sh", "-c", "-d"], ["-it", "web", "sh"], ["-t", "-i", "web", "-"], ["-d", "web", "id", "--help"],
             ["-di", "web", "--", "x"],
         ] {
-            let plain = try XCTUnwrap(Exec.plain(words), "\(words)")
             let parsed = try XCTUnwrap(Exec.parseAsRoot(Program.words(words, of: Exec.self)) as? Exec)
-            XCTAssertEqual([plain.detach, plain.interactive, plain.tty], [parsed.detach, parsed.interactive, parsed.tty], "\(words)")
-            var (first, second) = (try plain.request(namespace: "n"), try parsed.request(namespace: "n"))
-            first.execID = ""
-            second.execID = ""
-            XCTAssertEqual(first, second, "\(words)")
-            XCTAssertEqual(try plain.front.keys(), try parsed.front.keys())
-            XCTAssertEqual(plain.front.proxies(isRaw: true), parsed.front.proxies(isRaw: true))
-            XCTAssertEqual(try plain.global.manager().address, try parsed.global.manager().address)
+            XCTAssertEqual(ExecLine(plain: words), try parsed.line(), "\(words)")
         }
         for words in [[], ["web"], ["-i", "web"], ["--", "web", "ps"], ["-", "ps"], ["", "ps"], ["-u1", "web", "ps"], ["--tty", "web", "ps"]] {
-            XCTAssertNil(Exec.plain(words), "\(words)")
+            XCTAssertNil(ExecLine(plain: words), "\(words)")
         }
     }
 
     func testOptionsOfExecReachTheRequest() throws {
         let words = ["-di", "-t", "-eA=1", "--privileged", "-u", "1:2", "-w/srv", "web", "job"]
         let exec = try XCTUnwrap(Exec.parseAsRoot(Program.words(words, of: Exec.self)) as? Exec)
-        let config = try exec.request(namespace: "n").config
+        let config = try exec.line().request(namespace: "n").config
         XCTAssertEqual(config.env, ["A=1"])
         XCTAssertEqual(config.user, "1:2")
         XCTAssertEqual(config.cwd, "/srv")

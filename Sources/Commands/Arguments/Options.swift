@@ -8,7 +8,12 @@ struct GlobalOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Namespace of containers and images. Default: $CTRD_NAMESPACE, else \"default\".", valueName: "name"))
     var namespace: String?
 
-    func manager() throws(Failure) -> Manager {
+    func manager() throws(Failure) -> Manager { try .chosen(address: address, namespace: namespace) }
+}
+
+extension Manager {
+    /// As the options say, else the environment, else as it is by default.
+    static func chosen(address: String? = nil, namespace: String? = nil) throws(Failure) -> Manager {
         func setting(_ option: String?, _ name: String, _ variable: String, _ fallback: String) throws(Failure) -> String {
             if let option {
                 if option.isEmpty { throw Failure("\(name) is empty", code: Failure.usage) }
@@ -17,7 +22,7 @@ struct GlobalOptions: ParsableArguments {
             if let value = environment(variable), !value.isEmpty { return value }
             return fallback
         }
-        var address = try setting(address, "--address", "CTRD_ADDRESS", Manager.defaultAddress)
+        var address = try setting(address, "--address", "CTRD_ADDRESS", defaultAddress)
         if address.hasPrefix("unix://") { address.removeFirst(7) }
         return Manager(address: address, namespace: try setting(namespace, "--namespace", "CTRD_NAMESPACE", "default"))
     }

@@ -60,33 +60,69 @@ struct Exec: Command {
     var words: [String] = []
     @OptionGroup var global: GlobalOptions
 
-    /// A line with nothing but `-i`, `-t` and `-d` before the container, read without the parser, which costs such a line more than all the
-    /// rest of this program does; nil for every other line.
-    static func plain(_ arguments: [String]) -> Exec? {
-        let words = arguments.drop { $0.hasPrefix("-") }
-        let letters = arguments.prefix(arguments.count - words.count).map { $0.dropFirst() }
-        guard let container = words.first, !container.isEmpty, words.count > 1,
-            letters.allSatisfy({ !$0.isEmpty && $0.allSatisfy("dit".contains) })
-        else { return nil }
-        var exec = Exec()
-        exec.detach = letters.contains { $0.contains("d") }
-        exec.interactive = letters.contains { $0.contains("i") }
-        exec.tty = letters.contains { $0.contains("t") }
-        exec.privileged = false
-        exec.env = []
-        exec.envFile = []
-        exec.workingDirectory = nil
-        exec.user = nil
-        exec.words = Array(words)
-        exec.front = FrontOptions()
-        exec.front.detachKeys = nil
-        exec.front.signalProxy = nil
-        exec.global = GlobalOptions()
-        exec.global.address = nil
-        exec.global.namespace = nil
-        return exec
+    func perform(_ manager: Manager) throws -> Int32 { try line().perform(manager) }
+
+    /// What was asked for, checked.
+    func line() throws -> ExecLine {
+        let words = try passthrough(words, missing: "a container and a command are required")
+        guard words.count > 1 else { throw ValidationError("a command is required") }
+        var line = ExecLine(container: words[0], command: Array(words.dropFirst()))
+        line.detach = detach
+        line.interactive = interactive
+        line.tty = tty
+        line.privileged = privileged
+        line.environment = try parseEnvironment(files: envFile, variables: env)
+        line.workingDirectory = workingDirectory ?? ""
+        if let directory = workingDirectory, !directory.hasPrefix("/") {
+            throw Failure("invalid working directory \"\(directory)\": it must be an absolute path", code: Failure.usage)
+        }
+        if let user { line.user = try parseUser(user) }
+        line.detachKeys = try front.keys()
+        line.proxiesSignals = front.proxies(isRaw: Session.isRaw(tty, input: interactive))
+        return line
+    }
+}
+
+/// A command to run in a container, and how its user sees it.
+struct ExecLine: Equatable {
+    let container: String
+    let command: [String]
+    var detach = false
+    var interactive = false
+    var tty = false
+    var privileged = false
+    var environment: [String] = []
+    var workingDirectory = ""
+    var user = ""
+    var detachKeys = DetachKeys.standard
+    var proxiesSignals = true
+
+    init(container: String, command: [String]) {
+        self.container = container
+        self.command = command
     }
 
+    /// A line with nothing but `-i`, `-t` and `-d` before the container, read without the parser, which costs such a line more than all the
+    /// rest of this program does; nil for every other line.
+    init?(plain arguments: [String]) {
+        let words = arguments.drop { $0.hasPrefix("-") }
+        guard let container = words.first, !container.isEmpty, words.count > 1 else { return nil }
+        self.init(container: container, command: Array(words.dropFirst()))
+        for word in arguments.prefix(arguments.count - words.count) {
+            if word.utf8.count < 2 { return nil }
+            for letter in word.utf8.dropFirst() {
+                switch letter {
+                case UInt8(ascii: "d"): detach = true
+                case UInt8(ascii: "i"): interactive = true
+                case UInt8(ascii: "t"): tty = true
+                default: return nil
+                }
+            }
+        }
+        proxiesSignals = !Session.isRaw(tty, input: interactive)
+    }
+
+    /// Does it and returns the exit status.
     func perform(_ manager: Manager) throws -> Int32 {
         let request = try request(namespace: manager.namespace)
         if detach {
@@ -100,8 +136,8 @@ struct Exec: Command {
         plan.output = LogSelection(execID: request.execID)
         if interactive { plan.input = .init(addressing: .whole, closesAtEnd: true) }
         plan.terminal = tty
-        plan.detachKeys = try front.keys()
-        plan.proxiesSignals = front.proxies(isRaw: Session.isRaw(tty, input: interactive))
+        plan.detachKeys = detachKeys
+        plan.proxiesSignals = proxiesSignals
         // Its end was told and its output was read: then the manager forgets it by itself.
         plan.initialSize = request.config.terminalSize
         return try Session(plan, manager).finish(name: request.container)
@@ -109,20 +145,15 @@ struct Exec: Command {
 
     /// What is asked for, under an id chosen here, so that it can be repeated.
     func request(namespace: String) throws -> Ctr_V1_ExecRequest {
-        let words = try passthrough(words, missing: "a container and a command are required")
-        guard words.count > 1 else { throw ValidationError("a command is required") }
         var request = Ctr_V1_ExecRequest()
         request.namespace = namespace
-        request.container = words[0]
+        request.container = container
         request.execID = try newContainerID()
         var config = Ctr_V1_ExecConfig()
-        config.args = Array(words.dropFirst())
-        config.env = try parseEnvironment(files: envFile, variables: env)
-        config.cwd = workingDirectory ?? ""
-        if let directory = workingDirectory, !directory.hasPrefix("/") {
-            throw Failure("invalid working directory \"\(directory)\": it must be an absolute path", code: Failure.usage)
-        }
-        if let user { config.user = try parseUser(user) }
+        config.args = command
+        config.env = environment
+        config.cwd = workingDirectory
+        config.user = user
         config.privileged = privileged
         config.terminal = tty
         config.openStdin = interactive && !detach

@@ -7,6 +7,9 @@ public enum Program {
     /// `arguments` without the name of the program. Returns the exit status.
     public static func main(_ arguments: [String]) -> Int32 {
         Console.claimStandardDescriptors()
+        if arguments.first == "exec", let line = ExecLine(plain: Array(arguments.dropFirst())) {
+            return outcome(Exec.statuses) { try line.perform(try Manager.chosen()) }
+        }
         let (type, rest) = route(arguments)
         guard let type else { return usage("unknown command \"\(rest.first ?? "")\"", help: "ctrctl") }
         return perform(type, rest)
@@ -133,28 +136,35 @@ public enum Program {
     }
 
     private static func perform<Chosen: ParsableCommand>(_ type: Chosen.Type, _ arguments: [String]) -> Int32 {
-        let statuses = (type as? any Command.Type)?.statuses ?? .plain
-        do {
-            let plain: (any ParsableCommand)? = type == Exec.self ? Exec.plain(arguments) : nil
-            var command = try plain ?? type.parseAsRoot(words(arguments, of: type))
-            try command.run()
-            return 0
-        } catch let error as ClientError {
+        outcome((type as? any Command.Type)?.statuses ?? .plain) {
+            do {
+                var command = try type.parseAsRoot(words(arguments, of: type))
+                try command.run()
+                return 0
+            } catch let code as ExitCode {
+                return code.rawValue
+            } catch let error where error is ClientError || error is Failure || error is SysError {
+                throw error
+            } catch {
+                if Chosen.exitCode(for: error) == .success { return show(help(Chosen.self, Chosen.fullMessage(for: error))) }
+                let help = [Chosen.configuration._superCommandName, Chosen._commandName].compactMap { $0 }.joined(separator: " ")
+                return usage(Chosen.message(for: error), help: help)
+            }
+        }
+    }
+
+    /// The exit status of what is done; an error is told in one line.
+    private static func outcome(_ statuses: Statuses, _ body: () throws -> Int32) -> Int32 {
+        do { return try body() } catch let error as ClientError {
             let failure = Failure(error, statuses)
             Console.error(failure.message)
             return failure.code
         } catch let failure as Failure {
             Console.error(failure.message)
             return failure.code == Failure.general && !failure.isExact ? statuses.failure : failure.code
-        } catch let error as SysError {
-            Console.error(error.description)
-            return statuses.failure
-        } catch let code as ExitCode {
-            return code.rawValue
         } catch {
-            if Chosen.exitCode(for: error) == .success { return show(help(Chosen.self, Chosen.fullMessage(for: error))) }
-            let help = [Chosen.configuration._superCommandName, Chosen._commandName].compactMap { $0 }.joined(separator: " ")
-            return usage(Chosen.message(for: error), help: help)
+            Console.error("\(error)")
+            return statuses.failure
         }
     }
 
