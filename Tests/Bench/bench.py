@@ -173,7 +173,7 @@ def logs(sides, rounds, size):
         print(f"{total >> 20} MiB of lines of 80 bytes, {chunk} bytes at a time, {rounds} interleaved rounds: until the last byte can be read")
         speeds = {name: [] for name in ["cat"] + [s.name for s in sides]}
         reading, lost = [], {s.name: 0 for s in sides}
-        for _ in range(rounds):
+        for turn in range(rounds):
             os.sync()  # what others wrote is on the disk, before each: else the second one pays for the first
             started = time.monotonic()
             subprocess.run(f"{program} {total} {chunk} | cat > {program}.out", shell=True, check=True)
@@ -185,7 +185,9 @@ def logs(sides, rounds, size):
                 side.write_lines(program, total, chunk)
                 speeds[side.name].append(total / 1e6 / (time.monotonic() - started))
                 started = time.monotonic()
-                lost[side.name] += total - side.kept()
+                if side.name == "ctrd" or turn == 0:
+                    lost[side.name] += total - side.kept()
+                side.forget()
                 if side.name == "ctrd":
                     reading.append(total / 1e6 / (time.monotonic() - started))
         medians = {name: median(values) for name, values in speeds.items()}

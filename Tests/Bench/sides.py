@@ -66,7 +66,11 @@ class Side:
         raise NotImplementedError
 
     def kept(self):
-        """Bytes of output that the side has of the last write_lines; removes them."""
+        """Bytes of output that the side has of the last write_lines."""
+        raise NotImplementedError
+
+    def forget(self):
+        """Removes the container of the last write_lines and its output."""
         raise NotImplementedError
 
     def counted(self, *args, env=None):
@@ -138,9 +142,10 @@ class Ctrd(Side):
             raise RuntimeError("no last line")
 
     def kept(self):
-        total = self.counted(BIN / "ctrctl", "logs", "lines", env=self.world.env)
+        return self.counted(BIN / "ctrctl", "logs", "lines", env=self.world.env)
+
+    def forget(self):
         self.ctrctl("rm", "lines")
-        return total
 
     def settle(self):
         """The guards of the last run are gone."""
@@ -229,10 +234,10 @@ class Containerd(Side):
                  f"type=bind,src={program.parent},dst=/lines,options=rbind:ro", REFERENCE, "lines", f"/lines/{program.name}", size, chunk)
 
     def kept(self):
-        path = self.directory / "lines"
-        total = path.stat().st_size
-        path.unlink()
-        return total
+        return (self.directory / "lines").stat().st_size
+
+    def forget(self):
+        (self.directory / "lines").unlink()
 
     def start_many(self, count, script):
         while self.started < count:
@@ -303,9 +308,10 @@ class Podman(Side):
         self.command(*self.podman, "logs", "--tail", "1", "lines", timeout=600)
 
     def kept(self):
-        total = self.counted(*self.podman, "logs", "lines")
+        return self.counted(*self.podman, "logs", "lines")
+
+    def forget(self):
         self.command(*self.podman, "rm", "lines")
-        return total
 
     def exec_true(self):
         self.command(*self.podman, "exec", "bench-1", "/bin/true")
@@ -379,9 +385,10 @@ class Docker(Side):
         self.docker("logs", "--tail", "1", "lines", timeout=900)
 
     def kept(self):
-        total = self.counted(self.programs / "bin/docker", "-H", f"unix://{self.socket}", "logs", "lines")
+        return self.counted(self.programs / "bin/docker", "-H", f"unix://{self.socket}", "logs", "lines")
+
+    def forget(self):
         self.docker("rm", "lines")
-        return total
 
     def start_many(self, count, script):
         while self.started < count:
