@@ -132,8 +132,8 @@ class Ctrd(Side):
     def run_true(self):
         self.ctrctl("run", "--rm", "--network", "none", REFERENCE, "/bin/true")
 
-    def exec_true(self):
-        self.ctrctl("exec", "bench-1", "/bin/true")
+    def exec_true(self, name="bench-1"):
+        self.ctrctl("exec", name, "/bin/true")
 
     def write_lines(self, program, size, chunk):
         self.ctrctl("run", "-d", "--name", "lines", "-v", f"{program.parent}:/lines:ro", REFERENCE, f"/lines/{program.name}", str(size), str(chunk))
@@ -225,9 +225,9 @@ class Containerd(Side):
         name = f"once-{self.count}"
         self.ctr("run", "--rm", "--seccomp", "--cgroup", f"/{self.parent}/{name}", REFERENCE, name, "/bin/true")
 
-    def exec_true(self):
+    def exec_true(self, name="bench-1"):
         self.count += 1
-        self.ctr("tasks", "exec", "--exec-id", f"e{self.count}", "bench-1", "/bin/true")
+        self.ctr("tasks", "exec", "--exec-id", f"e{self.count}", name, "/bin/true")
 
     def write_lines(self, program, size, chunk):
         self.ctr("run", "--rm", "--seccomp", "--cgroup", f"/{self.parent}/lines", "--log-uri", f"file://{self.directory}/lines", "--mount",
@@ -313,8 +313,8 @@ class Podman(Side):
     def forget(self):
         self.command(*self.podman, "rm", "lines")
 
-    def exec_true(self):
-        self.command(*self.podman, "exec", "bench-1", "/bin/true")
+    def exec_true(self, name="bench-1"):
+        self.command(*self.podman, "exec", name, "/bin/true")
 
     def run_true(self):
         self.command(*self.podman, "run", "--rm", *self.options(), REFERENCE, "/bin/true")
@@ -375,8 +375,8 @@ class Docker(Side):
     def run_true(self):
         self.docker("run", "--rm", "--network", "none", REFERENCE, "/bin/true")
 
-    def exec_true(self):
-        self.docker("exec", "bench-1", "/bin/true")
+    def exec_true(self, name="bench-1"):
+        self.docker("exec", name, "/bin/true")
 
     def write_lines(self, program, size, chunk):
         self.docker("run", "-d", "--name", "lines", "--network", "none", "--log-driver", "json-file", "-v", f"{program.parent}:/lines:ro", REFERENCE,
