@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import events  # noqa: E402
 from harness import BIN  # noqa: E402
-from sides import Containerd, Ctrd, Docker, Podman  # noqa: E402
+import shim_client  # noqa: E402
+from sides import Containerd, Ctrd, Docker, Podman, on_tmpfs, remove_tree  # noqa: E402
 
 WRITE_1MB = "dd if=/dev/zero bs=1024 count=1024 2>/dev/null; exec sleep 100000"
 
@@ -93,6 +94,32 @@ def limits(ours, peers, **wanted):
 def private_kb(pid):
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return sum(int(v) for v in re.findall(r"^(?:Private_Clean|Private_Dirty|Swap):\s+(\d+)", text, re.M))
+
+
+def shim_start(rounds):
+    """The helper that makes the guards, from its exec until the shim on its socket has answered."""
+    print(f"start of a shim, {rounds} rounds: from the exec of ctr-shim to the answered socket")
+    base, times = on_tmpfs(), []
+    shim_client.become_subreaper()
+    with open(os.devnull, "r+b") as null:
+        for _ in range(rounds):
+            container = shim_client.Container(str(base), str(BIN), ["/bin/true"])
+            try:
+                os.chdir(container.bundle)
+                command = [str(BIN / "ctr-shim"), "-namespace", container.namespace, "-id", container.id, "-address", f"{base}/none.sock", "-bundle",
+                           container.bundle, "start"]
+                started = time.monotonic()
+                helper = os.posix_spawn(command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, null.fileno(), n) for n in (0, 1)])
+                if os.waitpid(helper, 0)[1]:
+                    raise SystemExit("ctr-shim start failed")
+                container.client().call("Info", service=shim_client.GUARD)
+                times.append((time.monotonic() - started) * 1000)
+            finally:
+                os.chdir("/")
+                container.clean_up()
+    remove_tree(base)
+    print(f"  lowest {min(times):.2f} ms, ninth tenth {sorted(times)[len(times) * 9 // 10]:.2f} ms")
+    return line("time", median(times), {}, "ms", (median(times) <= 3, "at most 3 ms"))
 
 
 def switches(pid):
@@ -243,11 +270,11 @@ def main():
     parser.add_argument("--restarts", type=int, default=3, help="restarts")
     parser.add_argument("--log-rounds", type=int, default=5, help="rounds of the log figure")
     parser.add_argument("--log-bytes", type=int, default=1 << 30, help="bytes of output of the log figure")
-    parser.add_argument("--only", choices=["run", "exec", "memory", "list", "restart", "logs"], action="append")
+    parser.add_argument("--only", choices=["run", "exec", "start", "memory", "list", "restart", "logs"], action="append")
     parser.add_argument("--without", choices=["containerd", "podman", "docker"], action="append", default=[])
     parser.add_argument("--json", help="also write the arguments and the verdict there")
     options = parser.parse_args()
-    chosen = options.only or ["run", "exec", "memory", "list", "restart", "logs"]
+    chosen = options.only or ["run", "exec", "start", "memory", "list", "restart", "logs"]
     sides = [Ctrd()]
     for name, kind in (("containerd", Containerd), ("podman", Podman)):
         if name not in options.without and shutil.which(name):
@@ -265,6 +292,8 @@ def main():
             verdicts["exec"] = exec_true(sides, options.rounds)
             for side in sides:
                 side.remove_all()
+        if "start" in chosen:
+            verdicts["start"] = shim_start(options.rounds)
         if "memory" in chosen:
             verdicts["memory"] = guard_memory(sides, options.running, options.peers_running, options.settle)
             for side in sides:
