@@ -109,7 +109,9 @@ final class CommandLineTests: XCTestCase {
             let parsed = try XCTUnwrap(Exec.parseAsRoot(Program.words(words, of: Exec.self)) as? Exec)
             XCTAssertEqual(ExecLine(plain: words), try parsed.line(), "\(words)")
         }
-        for words in [[], ["web"], ["-i", "web"], ["--", "web", "ps"], ["-", "ps"], ["", "ps"], ["-u1", "web", "ps"], ["--tty", "web", "ps"]] {
+        for words in [
+            [], ["web"], ["-i", "web"], ["--", "web", "ps"], ["-", "ps"], ["", "ps"], ["-u1", "web", "ps"], ["--tty", "web", "ps"],
+        ] {
             XCTAssertNil(ExecLine(plain: words), "\(words)")
         }
     }
