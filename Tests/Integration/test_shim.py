@@ -713,7 +713,7 @@ def test_much_output_fast(make):
 
 
 def test_memory_of_the_guards(make):
-    """Shim and keeper together, at most 200 KB that are theirs alone, after the container wrote a megabyte."""
+    """Shim and keeper together, at most 180 KB that are theirs alone, after the container wrote a megabyte."""
     made = [sh(make, "dd if=/dev/zero bs=1024 count=1024 2>/dev/null; exec sleep 600") for _ in range(5)]
     for c in made:
         client, _ = c.run()
@@ -727,5 +727,8 @@ def test_memory_of_the_guards(make):
         fields = dict(line.split(":") for line in list(open(f"/proc/{pid}/smaps_rollup"))[1:])
         return sum(int(fields[name].split()[0]) for name in ("Private_Clean", "Private_Dirty", "Swap"))
 
-    sums = sorted(private(c.shim) + private(c.keeper) for c in made)
-    assert sums[2] <= 200, sums
+    def median():
+        return sorted(private(c.shim) + private(c.keeper) for c in made)[2]
+
+    # Half a second after the last event a shim has given back what its work took.
+    eventually(lambda: median() <= 180, "at most 180 KB", timeout=5)
