@@ -104,9 +104,9 @@ final class Container {
         if onEvent != nil, let cgroup { memory = MemoryWatch(cgroup, loop: loop) }
     }
 
-    /// The first process has ended, and what it lacked was memory. It is told once: now, if it was not when it happened.
+    /// The first process has ended, and memory ran out in its life: told now, if neither this shim nor one before it told it when it happened.
     func memoryEnded(ranOut: Bool) {
-        if ranOut && memory?.isTold != true { publish(.oom) }
+        if ranOut { publish(.oom, again: true) }
         memory = nil
     }
 

@@ -36,6 +36,8 @@ final class EventSpool {
         static let kept: UInt32 = 15
         /// Of an exec, or one that says what holds now.
         static let other: UInt32 = 16
+        /// May happen often; that it was told is remembered.
+        static let oom: UInt32 = 32
     }
 
     private let directory: Int32
@@ -117,6 +119,9 @@ final class EventSpool {
 
     /// Whether an event of this kind was ever put in.
     func knows(_ kind: UInt32) -> Bool { said & kind & Kind.kept != 0 }
+
+    /// Whether memory was ever said to have run out.
+    var knowsOOM: Bool { said & Kind.oom != 0 }
 
     /// Puts an event behind the others. One that the disk does not take is kept out: the records say what happened.
     func append(_ kind: UInt32, _ message: [UInt8]) {

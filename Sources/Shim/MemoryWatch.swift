@@ -5,8 +5,6 @@ import Linux
 final class MemoryWatch {
     private var watch: CgroupOOMWatch
     private let loop: Loop
-    /// It was told, so that the end of the container need not tell it.
-    var isTold = false
 
     /// nil where the host does not tell.
     init?(_ group: ContainerCgroup, loop: Loop) {
@@ -21,9 +19,5 @@ final class MemoryWatch {
     deinit { loop.remove(watch.descriptor.raw) }
 
     /// Whether memory ran out since the last call.
-    func take() -> Bool {
-        guard (try? watch.take()) == true else { return false }
-        isTold = true
-        return true
-    }
+    func take() -> Bool { (try? watch.take()) == true }
 }

@@ -53,7 +53,7 @@ final class Publisher {
     func publish(_ event: TaskEvent, again: Bool = false) {
         let kind = Self.kind(of: event)
         if spool.knows(kind) { return }
-        if again && kind == EventSpool.Kind.other { return }
+        if again && (kind == EventSpool.Kind.other || kind == EventSpool.Kind.oom && spool.knowsOOM) { return }
         spool.append(kind, EventMessages.forward(event, id: id, bundle: bundle, namespace: namespace, time: now(CLOCK_REALTIME)))
         if deadline == .max { go() }
     }
@@ -64,7 +64,8 @@ final class Publisher {
         case .started: EventSpool.Kind.started
         case .exited(let execID, _, _, _): execID.isEmpty ? EventSpool.Kind.exited : EventSpool.Kind.other
         case .deleted(let execID, _, _, _): execID.isEmpty ? EventSpool.Kind.deleted : EventSpool.Kind.other
-        case .execAdded, .execStarted, .oom, .paused, .resumed: EventSpool.Kind.other
+        case .oom: EventSpool.Kind.oom
+        case .execAdded, .execStarted, .paused, .resumed: EventSpool.Kind.other
         }
     }
 
