@@ -43,43 +43,36 @@ def line(label, ours, theirs, unit, limit=None):
     return limit is None or limit[0]
 
 
-def run_true(sides, rounds):
-    print(f"run --rm --network none of true, 3-layer image, {rounds} interleaved rounds: median CPU of client, daemon, guards and runtime; wall")
+def interleaved(sides, rounds, action, wanted, settles=False):
+    """Median CPU and wall time of `action` of each side; `wanted`: the highest shares of the peers' CPU. `settles`: it ends guards, whose CPU counts too."""
     cpu, wall = {s.name: [] for s in sides}, {s.name: [] for s in sides}
     for side in sides:
-        side.run_true()  # each once before it counts
+        action(side)  # each once before it counts
     for _ in range(rounds):
         for side in sides:
             with side.measured():
                 before, started = side.cpu(), time.monotonic()
-                side.run_true()
+                action(side)
                 wall[side.name].append((time.monotonic() - started) * 1000)
-            side.settle()
+            if settles:
+                side.settle()
             cpu[side.name].append((side.cpu() - before) / 1e6)
     ours, peers = median(cpu.pop("ctrd")), {n: median(v) for n, v in cpu.items()}
-    limit = (ours <= 0.2 * peers["containerd"], "at most 0.2 of containerd's") if "containerd" in peers else None
-    ok = line("CPU", ours, peers, "ms", limit)
+    ok = line("CPU", ours, peers, "ms", limits(ours, peers, **wanted))
     line("wall", median(wall.pop("ctrd")), {n: median(v) for n, v in wall.items()}, "ms")
     return ok
+
+
+def run_true(sides, rounds):
+    print(f"run --rm --network none of true, 3-layer image, {rounds} interleaved rounds: median CPU of client, daemon, guards and runtime; wall")
+    return interleaved(sides, rounds, lambda side: side.run_true(), {"containerd": 0.2}, settles=True)
 
 
 def exec_true(sides, rounds):
     print(f"exec of true in a running container, {rounds} interleaved rounds: median CPU of client, daemon, guards and runtime; wall")
-    cpu, wall = {s.name: [] for s in sides}, {s.name: [] for s in sides}
     for side in sides:
         side.start_many(1, "exec sleep 100000")
-        side.exec_true()  # each once before it counts
-    for _ in range(rounds):
-        for side in sides:
-            with side.measured():
-                before, started = side.cpu(), time.monotonic()
-                side.exec_true()
-                wall[side.name].append((time.monotonic() - started) * 1000)
-            cpu[side.name].append((side.cpu() - before) / 1e6)
-    ours, peers = median(cpu.pop("ctrd")), {n: median(v) for n, v in cpu.items()}
-    ok = line("CPU", ours, peers, "ms", limits(ours, peers, containerd=0.2, docker=0.15))
-    line("wall", median(wall.pop("ctrd")), {n: median(v) for n, v in wall.items()}, "ms")
-    return ok
+    return interleaved(sides, rounds, lambda side: side.exec_true(), {"containerd": 0.2, "docker": 0.15})
 
 
 def limits(ours, peers, **wanted):

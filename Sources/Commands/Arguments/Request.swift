@@ -26,10 +26,7 @@ extension ContainerOptions {
         var config = Ctr_V1_ContainerConfig()
         config.args = command
         config.env = try parseEnvironment(files: envFile, variables: env)
-        config.cwd = workingDirectory ?? ""
-        if let directory = workingDirectory, !directory.hasPrefix("/") {
-            throw Failure("invalid working directory \"\(directory)\": it must be an absolute path", code: Failure.usage)
-        }
+        if let workingDirectory { config.cwd = try parseWorkingDirectory(workingDirectory) }
         if let user { config.user = try parseUser(user) }
         for text in volume { config.mounts.append(try parseVolume(text)) }
         config.readOnly = readOnly
@@ -64,6 +61,12 @@ extension ContainerOptions {
         }
         return config
     }
+}
+
+/// A working directory in a container, which is an absolute path.
+func parseWorkingDirectory(_ text: String) throws(Failure) -> String {
+    if text.hasPrefix("/") { return text }
+    throw Failure("invalid working directory \"\(text)\": it must be an absolute path", code: Failure.usage)
 }
 
 /// The words that belong to a container, of which the first is not empty. An option that the parser does not know is the first of them.

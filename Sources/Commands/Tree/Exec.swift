@@ -72,10 +72,7 @@ struct Exec: Command {
         line.tty = tty
         line.privileged = privileged
         line.environment = try parseEnvironment(files: envFile, variables: env)
-        line.workingDirectory = workingDirectory ?? ""
-        if let directory = workingDirectory, !directory.hasPrefix("/") {
-            throw Failure("invalid working directory \"\(directory)\": it must be an absolute path", code: Failure.usage)
-        }
+        if let workingDirectory { line.workingDirectory = try parseWorkingDirectory(workingDirectory) }
         if let user { line.user = try parseUser(user) }
         line.detachKeys = try front.keys()
         line.proxiesSignals = front.proxies(isRaw: Session.isRaw(tty, input: interactive))
