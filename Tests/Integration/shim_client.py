@@ -213,19 +213,15 @@ def children(pid):
         return []
 
 
-def argv(pid):
-    return open(f"/proc/{pid}/cmdline", "rb").read().decode().split("\0")[:-1]
-
-
 def alive(pid):
     found = stat(pid)
     return found is not None and found[0] not in "ZX"
 
 
-def arguments(pid):
-    """As argv, but nothing of a process that is gone."""
+def argv(pid):
+    """The arguments of a process; none when it is gone."""
     try:
-        return argv(pid)
+        return open(f"/proc/{pid}/cmdline", "rb").read().decode().split("\0")[:-1]
     except (FileNotFoundError, ProcessLookupError):
         return []
 
