@@ -47,7 +47,8 @@ final class Container {
     /// How the daemon becomes another program; set once.
     var onUpgrade: UpgradeSteps?
     /// Told of everything that containerd wants to hear; set once, by who publishes it. `again`: a predecessor may have told it already.
-    var onEvent: ((_ event: TaskEvent, _ again: Bool) -> Void)?
+    /// Calls `kept` once it will be told whatever happens.
+    var onEvent: ((_ event: TaskEvent, _ again: Bool, _ kept: () -> Void) -> Void)?
     private var heldExits: [TaskEvent] = []
     private var memory: MemoryWatch?
     /// Loggers of processes that are deleted.
@@ -96,7 +97,17 @@ final class Container {
             heldExits.append(event)
             return
         }
-        onEvent?(event, again)
+        tell(event, again)
+    }
+
+    private func tell(_ event: TaskEvent, _ again: Bool) {
+        guard let onEvent else { return }
+        guard let (exec, told) = Told.of(event).flatMap({ mark in find(mark.execID).map { ($0, mark.told) } }) else {
+            return onEvent(event, again) {}
+        }
+        // What happened to it may have been written down by one that was killed before it told it.
+        if again && exec.told?.contains(told) != false { return }
+        onEvent(event, again) { exec.remember(told) }
     }
 
     /// From now on until its end it is told when the container runs out of memory.
@@ -116,7 +127,7 @@ final class Container {
     func tellHeldExits() {
         let held = heldExits
         heldExits = []
-        for event in held { onEvent?(event, false) }
+        for event in held { tell(event, false) }
     }
 
     // MARK: processes
