@@ -78,7 +78,8 @@ public struct LogWriter: ~Copyable {
     /// - Throws: what waiting does not cure. A disk that is full, read-only or broken is no error: output is dropped and counted until it
     ///   works.
     public init(
-        directory: consuming Descriptor, segmentBytes: UInt64, segmentCount: UInt32 = 0, dropFiles: (stdout: Int32, stderr: Int32) = (-1, -1)
+        directory: consuming Descriptor, segmentBytes: UInt64, segmentCount: UInt32 = 0,
+        dropFiles: (stdout: Int32, stderr: Int32) = (-1, -1)
     ) throws(SysError) {
         self.directory = directory
         self.segmentBytes = max(segmentBytes, 1)
@@ -92,22 +93,14 @@ public struct LogWriter: ~Copyable {
         if stdout.isMissing || stderr.isMissing { retry() }
     }
 
-    private static func adopt(_ file: Int32, _ state: inout Stream) {
-        if file < 0 { return }
-        state.counter = DropCounter(adopting: file)
-        state.dropped = state.counter?.pending ?? 0
-        // A file that cannot be understood was kept for a reason.
-        state.owes = state.counter?.owes ?? true
-    }
-
     /// Whether a disk that gave this error may work later.
     private static func mayPass(_ code: Int32) -> Bool {
         [ENOSPC, EDQUOT, EROFS, EIO, EFBIG, ENOMEM, ENFILE, EMFILE, EAGAIN, EPERM, EACCES].contains(code)
     }
 
-    private func state(_ stream: LogStream) -> Stream { stream == .stdout ? stdout : stderr }
+    func state(_ stream: LogStream) -> Stream { stream == .stdout ? stdout : stderr }
 
-    private mutating func update(_ stream: LogStream, _ state: Stream) {
+    mutating func update(_ stream: LogStream, _ state: Stream) {
         switch stream {
         case .stdout: stdout = state
         case .stderr: stderr = state
@@ -180,47 +173,6 @@ public struct LogWriter: ~Copyable {
         return poll(&waiting, 1, 0) > 0 && waiting.revents & Int16(POLLIN) != 0
     }
 
-    private mutating func drop(_ stream: LogStream, from pipe: Int32, limit: Int, _ state: inout Stream) -> Drained {
-        var waiting = pollfd(fd: pipe, events: Int16(POLLIN), revents: 0)
-        if poll(&waiting, 1, 0) <= 0 { return .empty }
-        if waiting.revents & Int16(POLLIN) == 0 { return .ended }
-        // Bytes behind an earlier gap that the index could not take yet count as its place: what follows is in order all the same.
-        if !state.isMissing { state.droppedAt = state.size }
-        let counter = counter(of: stream, &state)
-        let got = counter?.take(from: pipe, limit: limit) ?? Self.discard(from: pipe, limit: limit)
-        if got == 0 { return .ended }
-        if got < 0 { return .empty }
-        state.dropped += UInt64(got)
-        return .moved(got)
-    }
-
-    /// Takes bytes out of a pipe that holds some: read(2) would wait for more, because the pipe's open file description is shared with the
-    /// keeper and stays blocking.
-    static func discard(from pipe: Int32, limit: Int) -> Int {
-        withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 8) { buffer in
-            let got = read(pipe, buffer.baseAddress, min(buffer.count, limit))
-            return got < 0 ? Int(-errno) : got
-        }
-    }
-
-    /// What counts the bytes that `stream` is about to lose; nil where the kernel has no memory for it, and they are counted here alone.
-    private mutating func counter(of stream: LogStream, _ state: inout Stream) -> DropCounter? {
-        let isNew = state.counter == nil
-        if isNew {
-            state.counter = DropCounter(dropped: state.dropped)
-            state.counter?.owes = state.owes
-        }
-        guard let counter = state.counter else { return nil }
-        if isNew || !state.isMissing {
-            counter.begin(DropCounter.Place(segment: index == nil ? 0 : state.segment, offset: state.droppedAt))
-        }
-        if !counter.isKept { counter.isKept = onDropping?(stream, counter.file.raw) ?? true }
-        return counter
-    }
-
-    /// The file that counts what is dropped of `stream`; -1 when nothing was, or all of it is said and the stream has ended.
-    public func dropFile(_ stream: LogStream) -> Int32 { state(stream).counter?.file.raw ?? -1 }
-
     /// A container that fills its pipe gets a larger one: it waits less often. A pipe that cannot be changed stays as it is.
     private static func widen(_ pipe: Int32, _ state: inout Stream) {
         state.isLoud = true
@@ -245,18 +197,6 @@ public struct LogWriter: ~Copyable {
         try appendBytes(stream, &state, upTo: state.size)
         try append(LogEntry(stream: stream, flags: .gap, segment: state.segment, length: 0, offset: state.size))
         update(stream, state)
-    }
-
-    /// As ``gap(_:)``, but what the disk does not take now is said later: by this writer, or by one that is given the ``dropFile(_:)``.
-    public mutating func oweGap(_ stream: LogStream) throws(SysError) {
-        do throws(SysError) { try gap(stream) } catch {
-            var state = state(stream)
-            if !state.isMissing { state.droppedAt = state.size }
-            guard let counter = counter(of: stream, &state) else { throw error }
-            state.owes = true
-            counter.owes = true
-            update(stream, state)
-        }
     }
 
     /// Writes entries that a full disk had kept out of the index, if there are any. `atOnce`: though an index that could not be opened was
@@ -354,23 +294,6 @@ public struct LogWriter: ~Copyable {
                 state.endWritten = true
             }
         } catch {}
-    }
-
-    /// The entry that says what is missing, or the next part of it.
-    static func nextGap(_ stream: LogStream, _ state: Stream, at offset: UInt64) -> LogEntry? {
-        if !state.isMissing { return nil }
-        let length = UInt32(min(state.dropped, UInt64(UInt32.max)))
-        return LogEntry(stream: stream, flags: .gap, segment: state.segment, length: length, offset: offset)
-    }
-
-    /// The index has an entry of ``nextGap(_:_:at:)``; the one of an unknown number comes last.
-    static func told(_ gap: LogEntry, _ state: inout Stream) {
-        state.dropped -= UInt64(gap.length)
-        state.counter?.end(telling: gap.length)
-        if gap.length == 0 {
-            state.owes = false
-            state.counter?.owes = false
-        }
     }
 
     func removal(of stream: LogStream, _ state: Stream, shorter: UInt64? = nil) -> LogEntry {

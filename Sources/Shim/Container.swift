@@ -49,7 +49,7 @@ final class Container {
     /// Told of everything that containerd wants to hear; set once, by who publishes it. `again`: a predecessor may have told it already.
     /// Calls `kept` once it will be told whatever happens.
     var onEvent: ((_ event: TaskEvent, _ again: Bool, _ kept: () -> Void) -> Void)?
-    private var heldExits: [TaskEvent] = []
+    private var held: [(event: TaskEvent, again: Bool)] = []
     private var memory: MemoryWatch?
     /// Loggers of processes that are deleted.
     var dismissed: [LoggerProcess] = []
@@ -92,12 +92,13 @@ final class Container {
 
     /// The one place from which events go out, in the order in which things happen.
     func publish(_ event: TaskEvent, again: Bool = false) {
-        // A process may end before the runtime that started it has: its start is told first all the same.
-        if case .exited(let execID, _, _, _) = event, isStarting(execID) {
-            heldExits.append(event)
-            return
+        // A process may end, or take all memory, before the runtime that started it has ended: its start is told first all the same.
+        switch event {
+        case .exited(let execID, _, _, _) where isStarting(execID): held.append((event, again))
+        case .oom where isStarting(""):
+            if !again || !held.contains(where: { $0.event == .oom }) { held.append((event, again)) }
+        default: tell(event, again)
         }
-        tell(event, again)
     }
 
     private func tell(_ event: TaskEvent, _ again: Bool) {
@@ -124,10 +125,10 @@ final class Container {
     private func isStarting(_ execID: String) -> Bool { execID.isEmpty && operation?.kind == .start }
 
     /// The start has come through or failed: what was held for it follows.
-    func tellHeldExits() {
-        let held = heldExits
-        heldExits = []
-        for event in held { tell(event, false) }
+    func tellHeld() {
+        let events = held
+        held = []
+        for each in events { tell(each.event, each.again) }
     }
 
     // MARK: processes

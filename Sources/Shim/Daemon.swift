@@ -67,7 +67,7 @@ final class Daemon {
         container.mounted = before?.mounted ?? false
         upgraded = before?.waits.filter { $0.method == "Upgrade" }.map { $0.call } ?? []
         if let address = place.start.publishAddress {
-            let made = try shimErrors { () throws(SysError) in 
+            let made = try shimErrors { () throws(SysError) in
                 try Publisher(address: address, place: place, loop: loop, underWay: before?.publisher)
             }
             publisher = made
