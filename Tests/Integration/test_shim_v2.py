@@ -491,20 +491,23 @@ def test_a_paused_container_is_never_said_to_run(caller, how):
     client = caller.start()
     caller.run(client)
     client.call("Pause", caller.target)
-    shim = events.Pid(caller.shim)
-    if how == "killed":
-        # Asked before there is a shim that could ask the runtime.
-        shim.kill(signal.SIGSTOP)
-        asked = client.send(TASK2, "State", caller.target)
-        shim.kill_and_wait()
-    else:
-        upgraded = client.send(GUARD, "Upgrade", field(1, str(BIN / "ctr-shim")))
-        asked = client.send(TASK2, "State", caller.target)
-        assert first(client.answer(upgraded), 1)
-    assert first(client.answer(asked), 4) == PAUSED
-    client.call("Resume", caller.target)
-    assert first(client.call("State", caller.target), 4) == RUNNING
-    assert caller.delete()[0] == 137
+    try:
+        shim = events.Pid(caller.shim)
+        if how == "killed":
+            # Asked before there is a shim that could ask the runtime.
+            shim.kill(signal.SIGSTOP)
+            asked = client.send(TASK2, "State", caller.target)
+            shim.kill_and_wait()
+        else:
+            upgraded = client.send(GUARD, "Upgrade", field(1, str(BIN / "ctr-shim")))
+            asked = client.send(TASK2, "State", caller.target)
+            assert first(client.answer(upgraded), 1)
+        assert first(client.answer(asked), 4) == PAUSED
+        client.call("Resume", caller.target)
+        assert first(client.call("State", caller.target), 4) == RUNNING
+    finally:
+        # What is frozen does not die of a signal.
+        assert caller.delete()[0] == 137
 
 
 # --- options and mounts
