@@ -1476,7 +1476,7 @@ const ProtobufCMessageDescriptor ctr__shim__v1__upgrade_response__descriptor =
   (ProtobufCMessageInit) ctr__shim__v1__upgrade_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor ctr__shim__v1__shim_state__field_descriptors[9] =
+static const ProtobufCFieldDescriptor ctr__shim__v1__shim_state__field_descriptors[10] =
 {
   {
     "format",
@@ -1586,12 +1586,25 @@ static const ProtobufCFieldDescriptor ctr__shim__v1__shim_state__field_descripto
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "publisher",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Ctr__Shim__V1__ShimState, publisher),
+    &ctr__shim__v1__connection_state__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned ctr__shim__v1__shim_state__field_indices_by_name[] = {
   5,   /* field[5] = connections */
   0,   /* field[0] = format */
   4,   /* field[4] = lock */
   8,   /* field[8] = mounted */
+  9,   /* field[9] = publisher */
   7,   /* field[7] = read */
   3,   /* field[3] = restarts */
   2,   /* field[2] = upgrades */
@@ -1601,7 +1614,7 @@ static const unsigned ctr__shim__v1__shim_state__field_indices_by_name[] = {
 static const ProtobufCIntRange ctr__shim__v1__shim_state__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 9 }
+  { 0, 10 }
 };
 const ProtobufCMessageDescriptor ctr__shim__v1__shim_state__descriptor =
 {
@@ -1611,7 +1624,7 @@ const ProtobufCMessageDescriptor ctr__shim__v1__shim_state__descriptor =
   "Ctr__Shim__V1__ShimState",
   "ctr.shim.v1",
   sizeof(Ctr__Shim__V1__ShimState),
-  9,
+  10,
   ctr__shim__v1__shim_state__field_descriptors,
   ctr__shim__v1__shim_state__field_indices_by_name,
   1,  ctr__shim__v1__shim_state__number_ranges,

@@ -270,9 +270,21 @@ public nonisolated struct Ctr_Shim_V1_ShimState: Sendable {
   /// the shim has a mount namespace of its own, with the root file system in it
   public var mounted: Bool = false
 
+  /// an event is under way to containerd: its connection, where last_stream is the event's stream
+  public var publisher: Ctr_Shim_V1_ConnectionState {
+    get {_publisher ?? Ctr_Shim_V1_ConnectionState()}
+    set {_publisher = newValue}
+  }
+  /// Returns true if `publisher` has been explicitly set.
+  public var hasPublisher: Bool {self._publisher != nil}
+  /// Clears the value of `publisher`. Subsequent reads from it will return its default value.
+  public mutating func clearPublisher() {self._publisher = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
+
+  fileprivate var _publisher: Ctr_Shim_V1_ConnectionState? = nil
 }
 
 public nonisolated struct Ctr_Shim_V1_ConnectionState: Sendable {
@@ -819,7 +831,7 @@ nonisolated extension Ctr_Shim_V1_UpgradeResponse: SwiftProtobuf.Message, SwiftP
 
 nonisolated extension Ctr_Shim_V1_ShimState: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ShimState"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}format\0\u{1}version\0\u{1}upgrades\0\u{1}restarts\0\u{1}lock\0\u{1}connections\0\u{1}waits\0\u{1}read\0\u{1}mounted\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}format\0\u{1}version\0\u{1}upgrades\0\u{1}restarts\0\u{1}lock\0\u{1}connections\0\u{1}waits\0\u{1}read\0\u{1}mounted\0\u{1}publisher\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -836,12 +848,17 @@ nonisolated extension Ctr_Shim_V1_ShimState: SwiftProtobuf.Message, SwiftProtobu
       case 7: try { try decoder.decodeRepeatedMessageField(value: &self.waits) }()
       case 8: try { try decoder.decodeRepeatedMessageField(value: &self.read) }()
       case 9: try { try decoder.decodeSingularBoolField(value: &self.mounted) }()
+      case 10: try { try decoder.decodeSingularMessageField(value: &self._publisher) }()
       default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
     if self.format != 0 {
       try visitor.visitSingularUInt32Field(value: self.format, fieldNumber: 1)
     }
@@ -869,6 +886,9 @@ nonisolated extension Ctr_Shim_V1_ShimState: SwiftProtobuf.Message, SwiftProtobu
     if self.mounted != false {
       try visitor.visitSingularBoolField(value: self.mounted, fieldNumber: 9)
     }
+    try { if let v = self._publisher {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -882,6 +902,7 @@ nonisolated extension Ctr_Shim_V1_ShimState: SwiftProtobuf.Message, SwiftProtobu
     if lhs.waits != rhs.waits {return false}
     if lhs.read != rhs.read {return false}
     if lhs.mounted != rhs.mounted {return false}
+    if lhs._publisher != rhs._publisher {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -26,11 +26,13 @@ extension LogWriter {
         let damaged = length >= known + UInt64(LogEntry.length)
         if length > known { try checkErrno("cut log index", "", ftruncate(file.raw, off_t(clamping: known))) }
         let names = damaged ? try RootFS.entries(of: directory.raw) : []
-        try recover(.stdout, &out, among: names, index: file.raw, &known)
-        try recover(.stderr, &err, among: names, index: file.raw, &known)
-        // What this writer had to drop before the index could be opened.
-        Self.carry(stdout, to: &out)
-        Self.carry(stderr, to: &err)
+        // What this writer, or a predecessor, had to drop.
+        Self.carry(.stdout, stdout, to: &out, index: file.raw, shorter: shorter)
+        Self.carry(.stderr, stderr, to: &err, index: file.raw, shorter: shorter)
+        try recover(.stdout, &out, among: names, index: file.raw, shorter: shorter, &known)
+        try recover(.stderr, &err, among: names, index: file.raw, shorter: shorter, &known)
+        Self.place(stdout, &out)
+        Self.place(stderr, &err)
         stdout = out
         stderr = err
         indexLength = known
@@ -39,10 +41,29 @@ extension LogWriter {
         doubtful = nil
     }
 
-    private static func carry(_ old: Stream, to state: inout Stream) {
-        state.dropped = old.dropped
-        state.droppedAt = state.size
+    private static func carry(_ stream: LogStream, _ old: Stream, to state: inout Stream, index: Int32, shorter: UInt64) {
         state.isLoud = old.isLoud
+        state.counter = old.counter
+        state.dropped = old.dropped
+        state.owes = old.owes
+        guard let counter = state.counter else { return }
+        counter.settle { position, length in
+            guard position >= shorter else { return false }
+            var found = false
+            _ = try? forEachEntry(in: index, from: position - shorter) { entry in
+                found = entry.stream == stream && entry.flags == .gap && entry.length == length
+                return false
+            }
+            return found
+        }
+        state.dropped = counter.pending
+        state.owes = counter.owes
+    }
+
+    /// What is missing and not said yet is missing behind all that there is.
+    private static func place(_ old: Stream, _ state: inout Stream) {
+        state.droppedAt = state.size
+        if state.isMissing { state.counter?.begin(DropCounter.Place(segment: state.segment, offset: state.size)) }
         if old.ended { state.ended = true }
     }
 
@@ -67,7 +88,7 @@ extension LogWriter {
 
     /// Adds an entry for what each segment holds beyond the index, from the last segment that the index knows to the last that exists.
     private func recover(
-        _ stream: LogStream, _ state: inout Stream, among names: [String], index: Int32, _ length: inout UInt64
+        _ stream: LogStream, _ state: inout Stream, among names: [String], index: Int32, shorter: UInt64, _ length: inout UInt64
     ) throws(SysError) {
         removeLeftovers(stream, state)
         if state.ended { return }
@@ -87,18 +108,37 @@ extension LogWriter {
             let file = SegmentFile(owning: try check("open log segment", name, opened))
             state.size = UInt64(try checkErrno("measure log segment", name, lseek(file.raw, 0, SEEK_END)))
             state.file = file
-            while state.indexed < state.size {
-                let bytes = UInt32(min(state.size - state.indexed, UInt64(UInt32.max)))
-                let entry = LogEntry(
-                    stream: stream, flags: .recovered, segment: state.segment, length: bytes, offset: state.indexed)
-                try Self.append(entry, to: index, at: &length)
-                state.indexed += UInt64(bytes)
+            if state.isMissing, let place = state.counter?.place, place.segment == state.segment,
+                place.offset >= state.indexed && place.offset < state.size
+            {
+                // A predecessor went on behind the hole before it could say that there is one.
+                try Self.recover(stream, &state, upTo: place.offset, index: index, &length)
+                while let gap = Self.nextGap(stream, state, at: place.offset) {
+                    state.counter?.begin(telling: gap.length, at: shorter + length)
+                    do throws(SysError) { try Self.append(gap, to: index, at: &length) } catch {
+                        state.counter?.end(telling: 0)
+                        throw error
+                    }
+                    Self.told(gap, &state)
+                }
             }
+            try Self.recover(stream, &state, upTo: state.size, index: index, &length)
             // A segment shorter than its entries cannot take bytes at their offset any more.
             let next = ctr_openat(directory.raw, stream.segmentName(state.segment + 1), CTR_O_PATH | O_NOFOLLOW | O_CLOEXEC, 0)
             if next >= 0 { close(next) }
             if next < 0 && state.size >= state.indexed && !found.contains(where: { $0 > state.segment }) { return }
             Self.begin(state.segment + 1, &state)
+        }
+    }
+
+    private static func recover(
+        _ stream: LogStream, _ state: inout Stream, upTo end: UInt64, index: Int32, _ length: inout UInt64
+    ) throws(SysError) {
+        while state.indexed < end {
+            let bytes = UInt32(min(end - state.indexed, UInt64(UInt32.max)))
+            let entry = LogEntry(stream: stream, flags: .recovered, segment: state.segment, length: bytes, offset: state.indexed)
+            try append(entry, to: index, at: &length)
+            state.indexed += UInt64(bytes)
         }
     }
 

@@ -34,6 +34,11 @@ public struct LogWriter: ~Copyable {
         /// Dropped bytes that the index does not speak of yet, and where in the segment they are missing.
         var dropped: UInt64 = 0
         var droppedAt: UInt64 = 0
+        /// The same for a successor, since the first byte was dropped.
+        var counter: DropCounter?
+        /// Something is missing there besides, and nobody knows how much.
+        var owes = false
+        var isMissing: Bool { dropped > 0 || owes }
         /// The last segment that rotation removed, the bytes of all that it did, and what the index says of that.
         var removed: UInt32 = 0
         var removedBytes: UInt64 = 0
@@ -59,23 +64,33 @@ public struct LogWriter: ~Copyable {
     var doubtful: (entry: LogEntry, offset: UInt64)?
     /// When an index that could not be opened is tried again (CLOCK_MONOTONIC, nanoseconds).
     private var nextTry: Int64 = 0
+    /// Told of a file that counts what is dropped of a stream, before anything is: who has it open too and gives it to the next writer saves
+    /// the count from this one's death. Returns whether it is kept; else it is offered again. The writer's state is not to be asked meanwhile.
+    public var onDropping: ((LogStream, Int32) -> Bool)?
 
     /// Bytes of all entries ever written, those that compaction dropped included: the position that readers wait on. It never shrinks.
     public var indexSize: UInt64 { indexShorter + indexLength }
 
     /// Opens or begins the log in `directory` and puts right what a killed predecessor left: a torn index tail is cut, bytes without an
     /// entry get a `recovered` one, segments that were about to be removed are. `segmentBytes`: at this size a segment is followed by the
-    /// next. `segmentCount`: so many segments of a stream are kept, 0 for all.
+    /// next. `segmentCount`: so many segments of a stream are kept, 0 for all. `dropFiles`: where a killed predecessor counted what it dropped
+    /// (``onDropping``), -1 for none; they are the writer's from now on.
     /// - Throws: what waiting does not cure. A disk that is full, read-only or broken is no error: output is dropped and counted until it
     ///   works.
-    public init(directory: consuming Descriptor, segmentBytes: UInt64, segmentCount: UInt32 = 0) throws(SysError) {
+    public init(
+        directory: consuming Descriptor, segmentBytes: UInt64, segmentCount: UInt32 = 0,
+        dropFiles: (stdout: Int32, stderr: Int32) = (-1, -1)
+    ) throws(SysError) {
         self.directory = directory
         self.segmentBytes = max(segmentBytes, 1)
         self.segmentCount = segmentCount
+        Self.adopt(dropFiles.stdout, &stdout)
+        Self.adopt(dropFiles.stderr, &stderr)
         do throws(SysError) { try load() } catch {
             if !Self.mayPass(error.code) { throw error }
             nextTry = now(CLOCK_MONOTONIC) + Self.pause
         }
+        if stdout.isMissing || stderr.isMissing { retry() }
     }
 
     /// Whether a disk that gave this error may work later.
@@ -83,9 +98,9 @@ public struct LogWriter: ~Copyable {
         [ENOSPC, EDQUOT, EROFS, EIO, EFBIG, ENOMEM, ENFILE, EMFILE, EAGAIN, EPERM, EACCES].contains(code)
     }
 
-    private func state(_ stream: LogStream) -> Stream { stream == .stdout ? stdout : stderr }
+    func state(_ stream: LogStream) -> Stream { stream == .stdout ? stdout : stderr }
 
-    private mutating func update(_ stream: LogStream, _ state: Stream) {
+    mutating func update(_ stream: LogStream, _ state: Stream) {
         switch stream {
         case .stdout: stdout = state
         case .stderr: stderr = state
@@ -126,17 +141,17 @@ public struct LogWriter: ~Copyable {
 
     /// One piece from the pipe into the segment, or past it.
     private mutating func move(_ stream: LogStream, from pipe: Int32, limit: Int, _ state: inout Stream) -> Drained {
-        guard index != nil else { return Self.drop(from: pipe, limit: limit, &state) }
+        guard index != nil else { return drop(stream, from: pipe, limit: limit, &state) }
         if state.size >= segmentBytes && Self.holdsBytes(pipe) {
             flush(stream, &state, quiet: false)
             rotate(stream, &state)
         }
         if state.file == nil { state.file = openSegment(stream, state.segment) }
-        guard let file = state.file else { return Self.drop(from: pipe, limit: limit, &state) }
+        guard let file = state.file else { return drop(stream, from: pipe, limit: limit, &state) }
         // A full segment that finds no successor grows.
         let room = state.size < segmentBytes ? Int(clamping: segmentBytes - state.size) : limit
         var offset = Int64(clamping: state.size)
-        let moved = ctr_splice_to_offset(pipe, file.raw, &offset, min(limit, room), UInt32(spliceFlags))
+        let moved = ctr_splice_to_offset(pipe, file.raw, &offset, min(limit, room), spliceFlags)
         switch moved {
         case 1...:
             state.size += UInt64(moved)
@@ -149,28 +164,13 @@ public struct LogWriter: ~Copyable {
             if fstat(file.raw, &status) == 0 && UInt64(clamping: status.st_size) > state.size {
                 ftruncate(file.raw, off_t(clamping: state.size))
             }
-            return Self.drop(from: pipe, limit: limit, &state)
+            return drop(stream, from: pipe, limit: limit, &state)
         }
     }
 
     private static func holdsBytes(_ pipe: Int32) -> Bool {
         var waiting = pollfd(fd: pipe, events: Int16(POLLIN), revents: 0)
         return poll(&waiting, 1, 0) > 0 && waiting.revents & Int16(POLLIN) != 0
-    }
-
-    private static func drop(from pipe: Int32, limit: Int, _ state: inout Stream) -> Drained {
-        // Asked first, because read(2) would wait: the pipe's open file description is shared with the keeper and stays blocking.
-        var waiting = pollfd(fd: pipe, events: Int16(POLLIN), revents: 0)
-        if poll(&waiting, 1, 0) <= 0 { return .empty }
-        let got = withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 8) { buffer in
-            read(pipe, buffer.baseAddress, min(buffer.count, limit))
-        }
-        if got == 0 { return .ended }
-        if got < 0 { return .empty }
-        // Bytes behind an earlier gap that the index could not take yet count as its place: what follows is in order all the same.
-        if state.dropped == 0 { state.droppedAt = state.size }
-        state.dropped += UInt64(got)
-        return .moved(got)
     }
 
     /// A container that fills its pipe gets a larger one: it waits less often. A pipe that cannot be changed stays as it is.
@@ -185,7 +185,7 @@ public struct LogWriter: ~Copyable {
         var state = state(stream)
         state.ended = true
         flush(stream, &state, quiet: true)
-        if state.endWritten { state.file = nil }
+        if state.endWritten { (state.file, state.counter) = (nil, nil) }
         update(stream, state)
     }
 
@@ -193,20 +193,23 @@ public struct LogWriter: ~Copyable {
     public mutating func gap(_ stream: LogStream) throws(SysError) {
         var state = state(stream)
         if state.ended { return }
+        if index == nil { throw SysError("write log index", "", code: ENOSPC) }
         try appendBytes(stream, &state, upTo: state.size)
         try append(LogEntry(stream: stream, flags: .gap, segment: state.segment, length: 0, offset: state.size))
         update(stream, state)
     }
 
-    /// Writes entries that a full disk had kept out of the index, if there are any.
-    public mutating func retry() {
+    /// Writes entries that a full disk had kept out of the index, if there are any. `atOnce`: though an index that could not be opened was
+    /// tried a moment ago.
+    public mutating func retry(atOnce: Bool = false) {
+        if atOnce { nextTry = 0 }
         reopen()
         do throws(SysError) { try settle() } catch {}
         for stream in LogStream.allCases {
             var state = state(stream)
             if state.ended {
                 if !state.endWritten { end(stream) }
-            } else if state.dropped > 0 || state.removed > state.removedWritten {
+            } else if state.isMissing || state.removed > state.removedWritten {
                 flush(stream, &state, quiet: true)
                 update(stream, state)
             }
@@ -232,7 +235,7 @@ public struct LogWriter: ~Copyable {
 
     /// The next segment is begun once the index knows all of the full one; a disk that gives no new file lets the old one grow.
     private mutating func rotate(_ stream: LogStream, _ state: inout Stream) {
-        guard state.indexed == state.size, state.dropped == 0 else { return }
+        guard state.indexed == state.size, !state.isMissing else { return }
         guard let next = openSegment(stream, state.segment + 1, new: true) else { return }
         state.file = next
         state.segment += 1
@@ -271,15 +274,18 @@ public struct LogWriter: ~Copyable {
                 try append(removal(of: stream, state))
                 state.removedWritten = state.removed
             }
-            if state.dropped > 0 {
+            if state.isMissing {
                 // While bytes are still being dropped the gap is not over.
                 guard state.size > state.droppedAt || state.ended || quiet else { return }
                 try appendBytes(stream, &state, upTo: state.droppedAt)
-                while state.dropped > 0 {
-                    let length = UInt32(min(state.dropped, UInt64(UInt32.max)))
-                    try append(
-                        LogEntry(stream: stream, flags: .gap, segment: state.segment, length: length, offset: state.droppedAt))
-                    state.dropped -= UInt64(length)
+                while let gap = Self.nextGap(stream, state, at: state.droppedAt) {
+                    let position = indexSize
+                    state.counter?.begin(telling: gap.length, at: position)
+                    do throws(SysError) { try append(gap) } catch {
+                        state.counter?.end(telling: 0)
+                        throw error
+                    }
+                    Self.told(gap, &state)
                 }
             }
             try appendBytes(stream, &state, upTo: state.size)
@@ -345,6 +351,6 @@ public struct LogWriter: ~Copyable {
 
 /// SPLICE_F_MOVE | SPLICE_F_NONBLOCK of splice(2), F_GETPIPE_SZ and F_SETPIPE_SZ of fcntl(2), which the C library's headers show only
 /// with _GNU_SOURCE.
-private let spliceFlags = 0x01 | 0x02
+let spliceFlags: UInt32 = 0x01 | 0x02
 private let getPipeSize: Int32 = 1032
 private let setPipeSize: Int32 = 1031

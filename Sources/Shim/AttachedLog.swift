@@ -40,9 +40,9 @@ final class AttachedLog: LogSink {
     private var isFull = false
 
     /// `isAwaited`: a process whose log it is waits for its first reader too.
-    init(in directory: Int32, isAwaited: Bool) throws(SysError) {
+    init(in directory: Int32, isAwaited: Bool, dropped: ParkedDrops) throws(SysError) {
         self.isAwaited = isAwaited
-        try super.init(in: directory, segmentBytes: Self.segmentBytes)
+        try super.init(in: directory, segmentBytes: Self.segmentBytes, dropped: dropped)
         count()
     }
 

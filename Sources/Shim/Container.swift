@@ -47,8 +47,9 @@ final class Container {
     /// How the daemon becomes another program; set once.
     var onUpgrade: UpgradeSteps?
     /// Told of everything that containerd wants to hear; set once, by who publishes it. `again`: a predecessor may have told it already.
-    var onEvent: ((_ event: TaskEvent, _ again: Bool) -> Void)?
-    private var heldExits: [TaskEvent] = []
+    /// Calls `kept` once it will be told whatever happens.
+    var onEvent: ((_ event: TaskEvent, _ again: Bool, _ kept: () -> Void) -> Void)?
+    private var held: [(event: TaskEvent, again: Bool)] = []
     private var memory: MemoryWatch?
     /// Loggers of processes that are deleted.
     var dismissed: [LoggerProcess] = []
@@ -91,12 +92,23 @@ final class Container {
 
     /// The one place from which events go out, in the order in which things happen.
     func publish(_ event: TaskEvent, again: Bool = false) {
-        // A process may end before the runtime that started it has: its start is told first all the same.
-        if case .exited(let execID, _, _, _) = event, isStarting(execID) {
-            heldExits.append(event)
-            return
+        // A process may end, or take all memory, before the runtime that started it has ended: its start is told first all the same.
+        switch event {
+        case .exited(let execID, _, _, _) where isStarting(execID): held.append((event, again))
+        case .oom where isStarting(""):
+            if !again || !held.contains(where: { $0.event == .oom }) { held.append((event, again)) }
+        default: tell(event, again)
         }
-        onEvent?(event, again)
+    }
+
+    private func tell(_ event: TaskEvent, _ again: Bool) {
+        guard let onEvent else { return }
+        guard let (exec, told) = Told.of(event).flatMap({ mark in find(mark.execID).map { ($0, mark.told) } }) else {
+            return onEvent(event, again) {}
+        }
+        // What happened to it may have been written down by one that was killed before it told it.
+        if again && exec.told?.contains(told) != false { return }
+        onEvent(event, again) { exec.remember(told) }
     }
 
     /// From now on until its end it is told when the container runs out of memory.
@@ -113,10 +125,10 @@ final class Container {
     private func isStarting(_ execID: String) -> Bool { execID.isEmpty && operation?.kind == .start }
 
     /// The start has come through or failed: what was held for it follows.
-    func tellHeldExits() {
-        let held = heldExits
-        heldExits = []
-        for event in held { onEvent?(event, false) }
+    func tellHeld() {
+        let events = held
+        held = []
+        for each in events { tell(each.event, each.again) }
     }
 
     // MARK: processes

@@ -51,9 +51,16 @@ extension Container {
     }
 
     private func makeLog(of process: Process, attached: Bool) throws(SysError) -> LogSink {
-        // A container goes on without whoever may attach to it; an exec was made for its reader.
-        if attached { return try AttachedLog(in: process.exitDirectory, isAwaited: !process.isFirst) }
-        return try LogSink(in: process.exitDirectory, segmentBytes: place.start.segmentBytes, segmentCount: place.start.segmentCount)
+        let dropped = process.parkedDrops
+        process.parkedDrops = ParkedDrops()
+        let log =
+            // A container goes on without whoever may attach to it; an exec was made for its reader.
+            attached
+            ? try AttachedLog(in: process.exitDirectory, isAwaited: !process.isFirst, dropped: dropped)
+            : try LogSink(
+                in: process.exitDirectory, segmentBytes: place.start.segmentBytes, segmentCount: place.start.segmentCount, dropped: dropped)
+        log.onDropping = { [unowned self, unowned process] in (try? self.park(process)) != nil }
+        return log
     }
 
     private func sink(_ place: StreamPlace, _ log: LogSink?, _ process: Process, _ stream: LogStream) throws(SysError) -> (any Sink)? {
@@ -104,8 +111,9 @@ extension Container {
         if stream == .stdout { process.stdoutFIFO = fifo } else { process.stderrFIFO = fifo }
     }
 
-    /// The caller's FIFOs as a predecessor has parked them: what is in them is in no other.
-    func adoptFIFOs(of process: Process, _ predecessor: ParkedProcess?) {
+    /// What a sink needs that a predecessor has parked. The caller's FIFOs: what is in them is in no other; counts of what was dropped.
+    func adoptSinks(of process: Process, _ predecessor: ParkedProcess?) {
+        process.parkedDrops = ParkedDrops(stdout: predecessor?.take("d"), stderr: predecessor?.take("D"))
         for (stream, flowing, ended) in [(LogStream.stdout, Character("f"), Character("F")), (.stderr, "g", "G")] {
             guard let parked = predecessor?.take(flowing) ?? predecessor?.take(ended),
                 let fifo = try? CallerFIFO(parked: parked, number: process.number, loop: loop)
@@ -231,6 +239,8 @@ extension Container {
             files.add("e", process.loggerPipes[.stderr]?.raw ?? process.output.pipe(of: .stderr))
         }
         files.add("O", process.output.terminalWriter?.raw)
+        files.add("d", process.output.log?.dropFiles.stdout)
+        files.add("D", process.output.log?.dropFiles.stderr)
         files.add("m", process.output.master?.raw)
         files.add("i", (process.input.pipe ?? process.inputFIFO?.pipe)?.raw)
         files.add("s", process.input.spool?.raw)

@@ -67,9 +67,11 @@ final class Daemon {
         container.mounted = before?.mounted ?? false
         upgraded = before?.waits.filter { $0.method == "Upgrade" }.map { $0.call } ?? []
         if let address = place.start.publishAddress {
-            let made = try shimErrors { () throws(SysError) in try Publisher(address: address, place: place, loop: loop) }
+            let made = try shimErrors { () throws(SysError) in
+                try Publisher(address: address, place: place, loop: loop, underWay: before?.publisher)
+            }
             publisher = made
-            container.onEvent = { event, again in made.publish(event, again: again) }
+            container.onEvent = { event, again, kept in made.publish(event, again: again, kept: kept) }
             try shimErrors { () throws(SysError) in try outlive() }
         }
         if let before { server.restore(before.connections, waits: before.waits) }
@@ -319,7 +321,7 @@ extension Daemon {
         }
         return ShimState(
             version: Self.version, upgrades: place.upgrades + 1, restarts: place.restarts, lock: place.lock, connections: connections,
-            waits: waits, reads: container.readsOfAll, mounted: container.mounted)
+            waits: waits, reads: container.readsOfAll, mounted: container.mounted, publisher: publisher?.underWay)
     }
 
     /// Returns errno when the program cannot be executed; then everything is as it was.
@@ -350,5 +352,7 @@ extension Daemon {
 
 extension ShimState {
     /// What stays open beside the keeper's, in rising order.
-    var descriptors: [Int32] { (connections.map(\.descriptor) + [lock]).filter { $0 >= Inherited.count }.sorted() }
+    var descriptors: [Int32] {
+        (connections.map(\.descriptor) + [lock, publisher?.descriptor ?? -1]).filter { $0 >= Inherited.count }.sorted()
+    }
 }

@@ -3,6 +3,9 @@ import Linux
 
 /// Events as containerd takes them: one message and one topic each, in an envelope.
 enum EventMessages {
+    /// The message of `event` alone. Of an exec it is the same whenever it is made.
+    static func body(_ event: TaskEvent, id: String, bundle: String) -> [UInt8] { message(event, id: id, bundle: bundle, Arena()).2 }
+
     /// A ForwardRequest that says `event`, which happened to the container `id` at `time` (CLOCK_REALTIME, nanoseconds).
     static func forward(_ event: TaskEvent, id: String, bundle: String, namespace: String, time: Int64) -> [UInt8] {
         let arena = Arena()

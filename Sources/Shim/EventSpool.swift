@@ -123,26 +123,40 @@ final class EventSpool {
     /// Whether memory was ever said to have run out.
     var knowsOOM: Bool { said & Kind.oom != 0 }
 
-    /// Puts an event behind the others. One that the disk does not take is kept out: the records say what happened.
-    func append(_ kind: UInt32, _ message: [UInt8]) {
+    /// Whether an event that waits has `body` in it.
+    func holds(_ body: [UInt8]) -> Bool {
+        pending.contains { entry in
+            guard entry.length >= body.count, let message = read(entry) else { return false }
+            return (0...(message.count - body.count)).contains { at in message[at..<(at + body.count)].elementsEqual(body) }
+        }
+    }
+
+    private func read(_ entry: Entry) -> [UInt8]? {
+        var message = [UInt8](repeating: 0, count: Int(entry.length))
+        let got = message.withUnsafeMutableBytes { pread(file.raw, $0.baseAddress, $0.count, off_t(entry.offset + Self.entryLength)) }
+        return got == message.count ? message : nil
+    }
+
+    /// Puts an event behind the others; whether the disk took it. One that it does not take is kept out: the records say what happened.
+    @discardableResult
+    func append(_ kind: UInt32, _ message: [UInt8]) -> Bool {
         if end + Int64(message.count) > Int64(Self.limit) || pending.count >= Self.countLimit { drop() }
         let entry = Self.entry(kind, message)
         let written = entry.withUnsafeBytes { pwrite(file.raw, $0.baseAddress, $0.count, off_t(end)) }
         guard written == entry.count else {
             _ = ftruncate(file.raw, off_t(end))
-            return
+            return false
         }
         said |= kind
         pending.append(Entry(offset: end, length: Int64(message.count), kind: kind))
         end += Int64(entry.count)
+        return true
     }
 
     /// The oldest event; nil when there is none.
     func first() -> [UInt8]? {
         while let entry = pending.first {
-            var message = [UInt8](repeating: 0, count: Int(entry.length))
-            let got = message.withUnsafeMutableBytes { pread(file.raw, $0.baseAddress, $0.count, off_t(entry.offset + Self.entryLength)) }
-            if got == message.count { return message }
+            if let message = read(entry) { return message }
             // Somebody else's hand is in the file: what cannot be read cannot be said.
             removeFirst()
         }

@@ -54,6 +54,7 @@ extension Container {
             let record = ExecRecord(
                 execID: execID, terminal: names.terminal, stdin: names.stdin, stdout: names.stdout, stderr: names.stderr,
                 created: now(CLOCK_REALTIME), createdBoot: now(CLOCK_BOOTTIME))
+            if onEvent != nil { try process.beginTelling() }
             try record.write(in: directory.raw)
             process.exec = record
             nextNumber += 1

@@ -282,7 +282,7 @@ extension Container {
             record.started = nil
             if (try? record.write(in: place.bundleDirectory)) != nil { first.record = record }
         }
-        tellHeldExits()
+        tellHeld()
         finish(.failure(failure))
     }
 
@@ -346,7 +346,9 @@ extension Container {
         case (.upgrade, _, _): break
         case (.clean, _, _): finish(.success([]))
         case (.inquire, _, _):
-            if phase == .running || phase == .created, let state = failure == nil ? seenState(running.output) : nil { phase = state }
+            if phase == .running || phase == .created || phase == .paused, let state = failure == nil ? seenState(running.output) : nil {
+                phase = state
+            }
             finish(.success([]))
         }
     }
@@ -354,7 +356,7 @@ extension Container {
     private func started() {
         if phase == .created { phase = .running }
         publish(.started(pid: pid))
-        tellHeldExits()
+        tellHeld()
         finish(.success(Messages.started(pid: pid)))
     }
 
@@ -411,6 +413,8 @@ extension Container {
         parked = 0
         for process in [first] + execs { process.parked = "" }
         parkGuests()
+        // What of the output is missing is still to be said.
+        if first.output.log?.isCounting == true { try? park(first) }
         if mounted { Rootfs.unmountAll(place.bundle) }
         guard let rootfs else {
             for file in messages { close(file) }

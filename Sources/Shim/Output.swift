@@ -289,6 +289,7 @@ final class Output {
         closing = true
         if master != nil { terminalReady() }
         if master == nil { for stream in LogStream.allCases where self[stream].pipe >= 0 { drain(stream, steps: 16) } }
+        log?.retryAtOnce()
         wakeWaits()
     }
 

@@ -53,10 +53,14 @@ final class Process {
     var exec: ExecRecord?
     var group: String? { exec?.cgroup }
     var start: ExecStart?
+    /// Which of an exec's events were told; nil where none are remembered.
+    var told: Told?
     /// Calls of Delete that wait for a sink which takes nothing now, and for how long they do (CLOCK_MONOTONIC, nanoseconds).
     var deleters: [Call] = []
     var deleteDeadline = Int64.max
     static let deleteTime: Int64 = 10_000_000_000
+    /// What a predecessor has counted of output that the disk did not take, until its log is open.
+    var parkedDrops = ParkedDrops()
     /// What of it is parked, by its letters.
     var parked = ""
 
@@ -92,6 +96,17 @@ final class Process {
     func setNames(_ names: StreamNames) {
         self.names = names
         output.expectsLog = names.stdout.hasPrefix("log:") || (!names.terminal && names.stderr.hasPrefix("log:"))
+    }
+
+    /// Before the exec's record: from then on what is told is remembered, over a restart of the shim too.
+    func beginTelling() throws(SysError) {
+        try Told().write(in: pidDirectory)
+        told = []
+    }
+
+    func remember(_ event: Told) {
+        guard told != nil, (try? event.write(in: pidDirectory)) != nil else { return }
+        told?.formUnion(event)
     }
 
     /// Its directory is closed: the exec is deleted.

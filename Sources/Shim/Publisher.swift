@@ -35,26 +35,51 @@ final class Publisher {
     /// CLOCK_MONOTONIC, nanoseconds: when the answer is overdue, or when it is tried again.
     private(set) var deadline = Int64.max
 
-    /// `address` is a path or a unix:// address. What a predecessor left unsaid is said.
-    init(address: String, place: Place, loop: Loop) throws(SysError) {
+    /// `address` is a path or a unix:// address. What a predecessor left unsaid is said. `underWay`: the event that the program which this
+    /// process was before had sent; its answer is still to come, by the connection that it had.
+    init(address: String, place: Place, loop: Loop, underWay: ShimState.Connection?) throws(SysError) {
         socketPath = address.hasPrefix("unix://") ? String(address.dropFirst(7)) : address
         id = place.id
         bundle = place.bundle
         namespace = place.namespace
         self.loop = loop
         spool = try EventSpool(in: place.bundleDirectory)
-        if !spool.isEmpty { go() }
+        if let underWay, !spool.isEmpty { carryOn(underWay) } else if !spool.isEmpty { go() }
+    }
+
+    // MARK: another program
+
+    /// For ``init(address:place:loop:underWay:)``; nil while no answer is awaited.
+    var underWay: ShimState.Connection? {
+        guard inFlight, let socket else { return nil }
+        let rest = decoder.rest
+        return ShimState.Connection(
+            descriptor: socket.raw, serial: 0, lastStream: stream, inbound: rest.bytes, outbound: outbound, skipped: UInt64(rest.skip))
+    }
+
+    private func carryOn(_ state: ShimState.Connection) {
+        let made = SharedDescriptor(Descriptor(owning: state.descriptor))
+        awaitsRoom = !state.outbound.isEmpty
+        guard (try? loop.add(made.raw, awaitsRoom ? [.readable, .writable] : .readable, .publisher)) != nil else { return later() }
+        socket = made
+        decoder = FrameDecoder(rest: state.inbound, skip: Int(clamping: state.skipped))
+        outbound = state.outbound
+        stream = state.lastStream
+        inFlight = true
+        deadline = now(CLOCK_MONOTONIC) + Self.answerTime
     }
 
     /// Whether everything was said.
     var isIdle: Bool { spool.isEmpty }
 
-    /// `again`: a successor that cannot know whether its predecessor said it; what can happen only once is then said once.
-    func publish(_ event: TaskEvent, again: Bool = false) {
+    /// `again`: a successor that cannot know whether its predecessor said it; what can happen only once is then said once. `kept`
+    /// is called once it is in the spool, before anybody is told.
+    func publish(_ event: TaskEvent, again: Bool, kept: () -> Void) {
         let kind = Self.kind(of: event)
-        if spool.knows(kind) { return }
-        if again && (kind == EventSpool.Kind.other || kind == EventSpool.Kind.oom && spool.knowsOOM) { return }
-        spool.append(kind, EventMessages.forward(event, id: id, bundle: bundle, namespace: namespace, time: now(CLOCK_REALTIME)))
+        if spool.knows(kind) || again && kind == EventSpool.Kind.oom && spool.knowsOOM { return }
+        if again && kind == EventSpool.Kind.other && spool.holds(EventMessages.body(event, id: id, bundle: bundle)) { return kept() }
+        let message = EventMessages.forward(event, id: id, bundle: bundle, namespace: namespace, time: now(CLOCK_REALTIME))
+        if spool.append(kind, message) { kept() }
         if deadline == .max { go() }
     }
 

@@ -15,7 +15,7 @@ struct Regain {
     private(set) var stdout: Int32 = -1
     private(set) var stderr: Int32 = -1
     let outcome: GuardsRecord.Regained
-    /// Of execs: what is to be parked again, by its name.
+    /// What is to be parked again, by its name: of execs, and what the log owes.
     private(set) var parked: [(name: String, files: [Int32])] = []
 
     /// Processes that are looked at, at most.
@@ -30,6 +30,9 @@ struct Regain {
         let first = try Stream.regain(process, wanted, log: start.incarnationDirectory + "/log", start.segmentBytes)
         (stdout, stderr) = (first.stdout, first.stderr)
         var (regained, lost) = (first.regained, first.lost)
+        var drops = ParkedFiles()
+        first.addDrops(to: &drops)
+        if !drops.files.isEmpty { parked.append((ParkedName(.process(execID: ""), letters: drops.letters).text, drops.files)) }
         for exec in Self.execs(in: bundle) {
             let path = "exec/\(exec)"
             guard let directory = try? Linux.open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, at: bundle),
@@ -43,6 +46,7 @@ struct Regain {
             var files = ParkedFiles()
             files.add("o", found.stdout)
             files.add("e", found.stderr)
+            found.addDrops(to: &files)
             if !files.files.isEmpty { parked.append((ParkedName(.process(execID: exec), letters: files.letters).text, files.files)) }
             regained += found.regained.map { path + "/" + $0 }
             lost += found.lost.map { path + "/" + $0 }
@@ -66,8 +70,15 @@ struct Regain {
     private struct Stream {
         var stdout: Int32 = -1
         var stderr: Int32 = -1
+        /// Of a disk that takes nothing now: what its log owes, ``LogWriter/dropFile(_:)``.
+        var drops: (stdout: Int32, stderr: Int32) = (-1, -1)
         var regained: [String] = []
         var lost: [String] = []
+
+        func addDrops(to files: inout ParkedFiles) {
+            files.add("d", drops.stdout)
+            files.add("D", drops.stderr)
+        }
 
         static func regain(
             _ process: PidRecord, _ wanted: (UInt64?, UInt64?), log: String, _ segmentBytes: UInt64
@@ -88,10 +99,19 @@ struct Regain {
                     while rest > 0, let end = found.end(stream), case .moved(let count) = writer?.drain(stream, from: end, limit: rest) {
                         rest -= count
                     }
-                    try writer?.gap(stream)
+                    try writer?.oweGap(stream)
                 } catch { throw ShimError(error) }
             }
+            // The writer closes its own.
+            if let writer {
+                result.drops.stdout = try shimErrors { () throws(SysError) in try copy(writer.dropFile(.stdout)) }
+                result.drops.stderr = try shimErrors { () throws(SysError) in try copy(writer.dropFile(.stderr)) }
+            }
             return result
+        }
+
+        private static func copy(_ file: Int32) throws(SysError) -> Int32 {
+            file < 0 ? -1 : try check("duplicate descriptor", "dropped", ctr_fcntl_int(file, F_DUPFD_CLOEXEC, 3))
         }
 
         /// The log, of which nobody else is a writer now; nil when the output goes elsewhere.

@@ -42,6 +42,8 @@ struct ShimState: Equatable {
     var waits: [Wait] = []
     var reads: [Read] = []
     var mounted = false
+    /// An event is under way to containerd (``Publisher/underWay``).
+    var publisher: Connection?
 
     func encoded() -> [UInt8] {
         var message = Ctr__Shim__V1__ShimState()
@@ -53,7 +55,7 @@ struct ShimState: Equatable {
         message.restarts = restarts
         message.lock = lock
         message.mounted = mounted ? 1 : 0
-        var connections: [UnsafeMutablePointer<Ctr__Shim__V1__ConnectionState>?] = connections.map { connection in
+        func keep(_ connection: Connection) -> UnsafeMutablePointer<Ctr__Shim__V1__ConnectionState> {
             var state = Ctr__Shim__V1__ConnectionState()
             ctr__shim__v1__connection_state__init(&state)
             state.descriptor = connection.descriptor
@@ -64,6 +66,8 @@ struct ShimState: Equatable {
             state.skipped = connection.skipped
             return copies.keep(state)
         }
+        message.publisher = publisher.map(keep)
+        var connections: [UnsafeMutablePointer<Ctr__Shim__V1__ConnectionState>?] = connections.map(keep)
         var waits: [UnsafeMutablePointer<Ctr__Shim__V1__WaitState>?] = waits.map { wait in
             var state = Ctr__Shim__V1__WaitState()
             ctr__shim__v1__wait_state__init(&state)
@@ -110,13 +114,9 @@ struct ShimState: Equatable {
             state.lock = m.lock
             state.mounted = m.mounted != 0
             for index in 0..<m.n_connections {
-                guard let each = m.connections?[index]?.pointee else { continue }
-                state.connections.append(
-                    Connection(
-                        descriptor: each.descriptor, serial: each.serial, lastStream: each.last_stream,
-                        inbound: Messages.bytes(each.inbound),
-                        outbound: Messages.bytes(each.outbound), skipped: each.skipped))
+                if let each = m.connections?[index]?.pointee { state.connections.append(Connection(each)) }
             }
+            state.publisher = m.publisher.map { Connection($0.pointee) }
             for index in 0..<m.n_waits {
                 guard let each = m.waits?[index]?.pointee else { continue }
                 let call = Call(connection: each.connection, stream: each.stream, deadline: each.deadline_ns == 0 ? .max : each.deadline_ns)
@@ -133,6 +133,14 @@ struct ShimState: Equatable {
         }
         if format != Self.format { throw Status(.invalidArgument, "state of format \(format), not \(Self.format)") }
         return state
+    }
+}
+
+extension ShimState.Connection {
+    fileprivate init(_ state: Ctr__Shim__V1__ConnectionState) {
+        self.init(
+            descriptor: state.descriptor, serial: state.serial, lastStream: state.last_stream, inbound: Messages.bytes(state.inbound),
+            outbound: Messages.bytes(state.outbound), skipped: state.skipped)
     }
 }
 

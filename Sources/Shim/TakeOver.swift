@@ -13,7 +13,7 @@ extension Container {
         first.names = first.record?.streams ?? StreamNames()
         // What the container writes before anybody asks for it is taken from the start; where containerd says where to, it says so in Create.
         let predecessors = takeParked()
-        adoptFIFOs(of: first, predecessors[""])
+        adoptSinks(of: first, predecessors[""])
         if first.record != nil || place.start.publishAddress == nil {
             do throws(Status) { try connectFirst() } catch { throw ShimError("open log", place.id, error.message) }
         }
@@ -40,7 +40,10 @@ extension Container {
         takeOverExecs(predecessors)
         try takeOver(first, record)
         if first.isAlive { watchMemory() }
-        // Created or running, running or paused: the record says what was begun, the runtime what came of it.
+        // At once: whoever asks now is told what holds.
+        if phase == .running, (try? cgroup?.isFrozen()) == true { phase = .paused }
+        // Created or running, running or paused: the record says what was begun, the runtime what came of it, and where its freezer is
+        // elsewhere.
         if record.started != nil && first.isAlive { perform(.inquire, for: nil) }
         if parked > 0 { parkAgain() }
         reap()
@@ -92,7 +95,7 @@ extension Container {
     private func reconnect(_ process: Process, _ predecessor: ParkedProcess?) {
         do {
             if !process.isFirst {
-                adoptFIFOs(of: process, predecessor)
+                adoptSinks(of: process, predecessor)
                 let sinks = try sinks(of: process)
                 for (stream, letter, sink) in [(LogStream.stdout, Character("o"), sinks.stdout), (.stderr, "e", sinks.stderr)] {
                     guard let sink else {
@@ -152,6 +155,7 @@ extension Container {
             attach(exec)
             exec.setNames(StreamNames(terminal: record.terminal, stdin: record.stdin, stdout: record.stdout, stderr: record.stderr))
             exec.exec = record
+            if onEvent != nil { exec.told = Told(in: directory.raw) }
             found.append(exec)
         }
         execs = found.sorted { ($0.exec?.created ?? 0, $0.execID) < ($1.exec?.created ?? 0, $1.execID) }

@@ -174,6 +174,41 @@ def test_the_log_goes_on_behind_a_gap(make):
     os.waitpid(pid, 0)
 
 
+def test_a_disk_that_takes_no_gap_gets_it_when_it_works_again(make):
+    """Both died, and the log is read-only when the next pair begins, and when its shim dies too: what is missing is said afterwards, what was dropped by its number."""
+    container = make("trap 'echo dropped' USR1; trap 'echo after; exit 43' USR2; echo before; while :; do sleep 1000 & wait $!; done")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", container.directory], check=True)
+    try:
+        _, pid = container.run()
+        said(container, b"before\n")
+        kill_both(container)
+        subprocess.run(["mount", "-o", "remount,ro", container.directory], check=True)
+        regained(container)
+        os.kill(pid, signal.SIGUSR1)
+        eventually(lambda: sum(counted(container.shim)) == len(b"dropped\n"), "the output is dropped and counted")
+        shim = events.Pid(container.shim)
+        shim.kill_and_wait()
+        client = container.connect()
+        subprocess.run(["mount", "-o", "remount,rw", container.directory], check=True)
+        os.kill(pid, signal.SIGUSR2)
+        assert container.wait(client) == 43
+        container.delete(client)
+        assert log_ended(container.log) and gaps(container) == [1, 2]
+        # It may have come before the log was open again.
+        lost = [entry[3] for entry in log_entries(container.log) if entry[1] & GAP and entry[3]]
+        assert (lost, log_bytes(container.log, 1)) in (([8], b"before\nafter\n"), ([14], b"before\n"))
+        container.shutdown(client)
+    finally:
+        subprocess.run(["umount", "-l", container.directory], check=False)
+    reap()
+
+
+def counted(pid):
+    """By the files in memory in which a shim counts what it drops."""
+    files = [f"/proc/{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd")]
+    return [os.stat(file).st_size - 4096 for file in files if os.path.lexists(file) and os.readlink(file).startswith("/memfd:dropped")]
+
+
 def test_what_was_in_the_pipe_is_not_lost(make):
     container = make("trap 'echo written' USR2; " + PATIENT)
     _, pid = container.run()

@@ -4,8 +4,11 @@ import subprocess
 
 import checks
 import events
+import shim_client
 from events import Pid
+from harness import BIN
 from logclient import STDOUT, Reading, create, index, kill_shim, read, verify
+from shim_client import GUARD, field, first
 from ttrpc_client import RPCError
 
 LINES = "i=0; while [ $i -lt {total} ]; do i=$((i+1)); echo $i; [ $((i % {burst})) = 0 ] && usleep {pause}; done"
@@ -195,6 +198,73 @@ def test_a_full_disk_holds_up_nobody_and_what_is_lost_is_counted(alone):
         alone.ctrctl("rm", "-f", identifier, code=None)
         subprocess.run(["umount", "-l", directory], check=False)
         alone.ctrctl("rm", "-f", identifier, code=None)
+
+
+def fill(path):
+    with open(path, "wb", buffering=0) as filler:
+        try:
+            while True:
+                filler.write(b"x" * 4096)
+        except OSError:
+            pass
+
+
+def test_what_was_dropped_is_counted_to_the_byte_through_kills_and_upgrades_of_the_shim(alone):
+    """The shim is killed, or becomes another program, while it drops both streams; no byte is missing without a number."""
+    script = ("seq 1 1000; read line < /gate/fifo; n=0; until [ -e /gate/stop ]; do seq 1 5000; seq 1 5000 >&2; n=$((n+1)); done; "
+              "echo $n > /gate/count; echo full > /gate/done; read line < /gate/fifo; echo again; exec sleep 600")
+    identifier = create(alone, script, start=False, fields=[gate(alone, "dropped")])
+    directory, gates = small_disk(alone, identifier), alone.directory / "dropped"
+    try:
+        alone.ctrctl("tasks", "start", identifier)
+        with Reading(alone, identifier, follow=True) as reading:
+            reading.until(b"\n1000\n")
+        fill(directory / "filler")
+        (gates / "fifo").write_text("go\n")
+        socket = alone.record(alone.bundle(identifier) / "shim.env")["socket"]
+        for number in range(12):
+            # It drops: its count grows.
+            shim = alone.guards(identifier)[0]
+            before = dropped(shim.pid)
+            shim_client.eventually(lambda: dropped(shim.pid) > before, "more is dropped")
+            if number % 3 == 2:
+                with shim_client.Client(socket) as client:
+                    assert first(client.call("Upgrade", field(1, str(BIN / "ctr-shim")), GUARD), 1)
+            else:
+                kill_shim(alone, identifier)
+        (gates / "stop").touch()
+        events.wait_file(gates / "done", timeout=60)
+        (directory / "filler").unlink()
+        (gates / "fifo").write_text("go\n")
+        with Reading(alone, identifier, follow=True) as reading:
+            reading.until(b"again\n")
+        alone.ctrctl("kill", identifier)
+        assert alone.wait(identifier) == 137
+        pieces, out, err = read(alone, identifier)
+        assert out.endswith(b"again\n") and all(piece.gap_bytes for piece in pieces if piece.gap)
+        rounds, one = int((gates / "count").read_text()), len("".join(f"{i}\n" for i in range(1, 5001)))
+        start = len("".join(f"{i}\n" for i in range(1, 1001)))
+        lost = {stream: sum(piece.gap_bytes for piece in pieces if piece.stream == stream) for stream in (1, 2)}
+        assert (len(out) + lost[1], len(err) + lost[2]) == (start + rounds * one + len("again\n"), rounds * one)
+        assert lost[1] > 0 and lost[2] > 0
+        report, = verify(alone, identifier)
+        assert report["problems"] == [] and report["gap_bytes"] == lost[1] + lost[2]
+    finally:
+        alone.ctrctl("rm", "-f", identifier, code=None)
+        subprocess.run(["umount", "-l", directory], check=False)
+        alone.ctrctl("rm", "-f", identifier, code=None)
+
+
+def dropped(pid):
+    """What a shim's files in memory have counted."""
+    total = 0
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            if os.readlink(f"/proc/{pid}/fd/{name}").startswith("/memfd:dropped"):
+                total += os.stat(f"/proc/{pid}/fd/{name}").st_size - 4096
+        except FileNotFoundError:
+            pass
+    return total
 
 
 def test_a_file_that_nobody_may_write_drops_output_and_the_container_ends(alone):

@@ -63,7 +63,10 @@ class EventService:
             if code is None:
                 continue
             payload = field(1, field(1, code) + field(2, "no")) if code else b""
-            connection.sendall(struct.pack(">IIBB", len(payload), stream, 2, 0) + payload)
+            self.answered(connection, struct.pack(">IIBB", len(payload), stream, 2, 0) + payload)
+
+    def answered(self, connection, frame):
+        connection.sendall(frame)
 
     def until(self, count, timeout=20):
         with self.changed:
@@ -323,6 +326,7 @@ def test_delete_does_not_wait_for_a_shim_that_hangs(caller):
 
 # --- events
 
+RUNNING, PAUSED = 2, 4
 LIFE = ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]
 
 
@@ -404,6 +408,106 @@ def test_the_pile_of_events_is_bounded_and_keeps_what_matters(caller):
     assert [t for t in topics if t not in LIFE] == (["/tasks/paused", "/tasks/resumed"] * 700)[-(len(topics) - 3):]
     service.close()
     caller.delete()
+
+
+@pytest.mark.parametrize("call, number", [("pwrite64", 1), ("write", 2), ("sendto", 1), ("none", 0)])
+def test_the_end_of_an_exec_is_told_once_wherever_its_shim_was_killed(caller, call, number):
+    """Between the exit record and the spool; behind the spool; over the sending; after all of it."""
+    service = EventService(caller.address + ".ttrpc")
+    client = caller.start()
+    caller.run(client)
+    exec_ = Exec(caller, client, "e1", "/bin/sh", "-c", "until [ -e /tmp/go ]; do sleep 0.01; done; exit 7", stdout="", stderr="").run()
+    service.until(4)
+    shim = events.Pid(caller.shim)
+    tracer = None
+    if call != "none":
+        # It answers nothing and writes nothing meanwhile: the next of these calls is about the end.
+        tracer = subprocess.Popen(["strace", "-p", str(shim.pid), "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"],
+                                  stderr=subprocess.PIPE)
+        assert b"attached" in tracer.stderr.readline()
+    open(f"{caller.base}/layer/tmp/go", "w").close()
+    if tracer:
+        shim.wait()
+        tracer.wait()
+        tracer.stderr.close()
+    else:
+        service.until(5)
+        # Its answer has come: the spool is its head alone.
+        shim_client.eventually(lambda: os.path.getsize(f"{caller.bundle}/events") == 16, "the event is out of the spool")
+        shim.kill_and_wait()
+    assert exec_.wait() == 7
+    exec_.delete()
+    client.call("Kill", caller.target + field(3, 9))
+    client.call("Wait", caller.target)
+    client.call("Delete", caller.target)
+    with service.changed:
+        assert service.changed.wait_for(lambda: any(entry[0] == "/tasks/delete" and not first(entry[2], 5, b"") for entry in service.seen), 20)
+    seen = [(topic, first(body, 2)) for topic, _, body, *_ in service.seen]
+    assert [entry for entry in seen if entry[1] == b"e1"] == [
+        ("/tasks/exec-added", b"e1"), ("/tasks/exec-started", b"e1"), ("/tasks/exit", b"e1")]
+    exits = [first(body, 4) for topic, _, body, *_ in service.seen if topic == "/tasks/exit"]
+    assert exits == [7, 137]
+    client.call("Shutdown", caller.target)
+    caller.delete()
+    service.close()
+
+
+@pytest.mark.parametrize("cut", [0, 4], ids=["before the answer", "in the middle of the answer"])
+def test_an_event_under_way_comes_once_when_the_shim_becomes_another_program(caller, cut):
+    gate, sent = threading.Event(), threading.Event()
+
+    class Slow(EventService):
+        """Answers the first event in two parts: `cut` bytes, and the rest when it is told."""
+
+        def answered(self, connection, frame):
+            if len(self.seen) == 1:
+                connection.sendall(frame[:cut])
+                sent.set()
+                gate.wait(20)
+                frame = frame[cut:]
+            connection.sendall(frame)
+
+    service = Slow(caller.address + ".ttrpc")
+    client = caller.start()
+    caller.create(client)
+    assert sent.wait(20)
+    for _ in range(2):
+        assert first(client.call("Upgrade", field(1, str(BIN / "ctr-shim")), GUARD), 1)
+    assert len(service.connections) == len(service.seen) == 1
+    gate.set()
+    client.call("Start", caller.target)
+    client.call("Kill", caller.target + field(3, 9))
+    client.call("Wait", caller.target)
+    client.call("Delete", caller.target)
+    assert service.until(4) == LIFE
+    client.call("Shutdown", caller.target)
+    caller.delete()
+    assert [entry[0] for entry in service.seen] == LIFE
+    service.close()
+
+
+@pytest.mark.parametrize("how", ["killed", "upgraded"])
+def test_a_paused_container_is_never_said_to_run(caller, how):
+    client = caller.start()
+    caller.run(client)
+    client.call("Pause", caller.target)
+    try:
+        shim = events.Pid(caller.shim)
+        if how == "killed":
+            # Asked before there is a shim that could ask the runtime.
+            shim.kill(signal.SIGSTOP)
+            asked = client.send(TASK2, "State", caller.target)
+            shim.kill_and_wait()
+        else:
+            upgraded = client.send(GUARD, "Upgrade", field(1, str(BIN / "ctr-shim")))
+            asked = client.send(TASK2, "State", caller.target)
+            assert first(client.answer(upgraded), 1)
+        assert first(client.answer(asked), 4) == PAUSED
+        client.call("Resume", caller.target)
+        assert first(client.call("State", caller.target), 4) == RUNNING
+    finally:
+        # What is frozen does not die of a signal.
+        assert caller.delete()[0] == 137
 
 
 # --- options and mounts

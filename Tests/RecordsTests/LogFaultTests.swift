@@ -140,4 +140,96 @@ private final class SmallDisk {
         #expect(report.problems == [] && report.gapBytes == 0)
         #expect(report.bytes + report.rotatedBytes == UInt64(written))
     }
+
+    /// What was parked of a writer that is gone.
+    private final class Kept {
+        var file: Int32 = -1
+        func keep(_ raw: Int32) -> Bool {
+            file = dup(raw)
+            return true
+        }
+    }
+
+    /// The writer is gone with its memory, as after a kill: with a hole only, and with bytes behind the hole that have no entry either.
+    @Test(arguments: [false, true])
+    func whatAKilledWriterDroppedIsSaidAtItsPlace(goesOn: Bool) throws {
+        let disk = try SmallDisk()
+        let pipe = Pipe()
+        let kept = Kept()
+        var expected: [UInt8] = []
+        var produced = 0
+        do {
+            var writer = try LogWriter(directory: disk.opened(), segmentBytes: 1 << 24)
+            writer.onDropping = { _, file in kept.keep(file) }
+            // So many entries that the next begins a page of its own.
+            for number in 0..<102 {
+                let line = numbered(1, "\(number)")
+                expected += line
+                try pipe.write(line)
+                _ = writer.drain(.stdout, from: pipe.reader)
+            }
+            produced = expected.count
+            let filler = try disk.fill()
+            let lost = numbered(2000, "b")
+            try pipe.write(lost)
+            #expect(drainAll(&writer, pipe) == lost.count)
+            produced += lost.count
+            expected += lost[..<(4096 - expected.count)]
+            if goesOn {
+                // Room for one page, which the segment takes.
+                var size = stat()
+                fstat(filler.raw, &size)
+                ftruncate(filler.raw, size.st_size - 4096)
+                let behind = numbered(20, "c")
+                try pipe.write(behind)
+                #expect(drainAll(&writer, pipe) == behind.count)
+                produced += behind.count
+            }
+            var index = stat()
+            #expect(stat(disk.path + "/index", &index) == 0 && index.st_size < 103 * 40)
+        }
+        #expect(unlink(disk.path + "/filler") == 0)
+        try #require(kept.file >= 0)
+        var writer = try LogWriter(directory: disk.opened(), segmentBytes: 1 << 24, dropFiles: (kept.file, -1))
+        try pipe.write(numbered(3, "d"))
+        _ = writer.drain(.stdout, from: pipe.reader)
+        let all = try collected(disk.opened())
+        let behind = goesOn ? numbered(20, "c") : []
+        #expect(all.stdout == expected + behind + numbered(3, "d"))
+        #expect(all.gaps == UInt64(produced - expected.count - behind.count))
+        // The hole is where the bytes are missing.
+        var before = 0
+        search: for chunk in all.chunks {
+            switch chunk.content {
+            case .bytes(let bytes): before += bytes.count
+            case .gap: break search
+            case .end: break
+            }
+        }
+        #expect(before == expected.count)
+        let directory = try disk.opened()
+        #expect(try LogVerifier.verify(directory: directory, isLive: true).problems == [])
+    }
+
+    /// Killed over the entry itself: it is there, and its bytes are not said again; or it is not.
+    @Test(arguments: [true, false])
+    func anEntryOverWhichItsWriterDiedCountsOnce(isWritten: Bool) throws {
+        let directory = try TemporaryDirectory()
+        let pipe = Pipe()
+        let counter = try #require(DropCounter(dropped: 0))
+        try pipe.write(numbered(100, "x"))
+        while counter.take(from: pipe.reader, limit: 1 << 20) > 0, counter.pending < UInt64(numbered(100, "x").count) {}
+        let count = counter.pending
+        #expect(count == UInt64(numbered(100, "x").count))
+        counter.begin(telling: UInt32(count), at: 0)
+        if isWritten {
+            let entry = LogEntry(stream: .stdout, flags: .gap, segment: 1, length: UInt32(count), offset: 0, time: 1, boot: 1)
+            try directory.write("index", index([entry]))
+        }
+        var writer = try LogWriter(directory: directory.opened(), segmentBytes: 1 << 24, dropFiles: (dup(counter.file.raw), -1))
+        writer.end(.stdout)
+        var reader = try directory.reader()
+        let all = try Collected(&reader)
+        #expect(all.gaps == count && all.stdout == [])
+    }
 }

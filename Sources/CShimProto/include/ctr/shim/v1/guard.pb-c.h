@@ -279,10 +279,14 @@ struct  Ctr__Shim__V1__ShimState
    * the shim has a mount namespace of its own, with the root file system in it
    */
   protobuf_c_boolean mounted;
+  /*
+   * an event is under way to containerd: its connection, where last_stream is the event's stream
+   */
+  Ctr__Shim__V1__ConnectionState *publisher;
 };
 #define CTR__SHIM__V1__SHIM_STATE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&ctr__shim__v1__shim_state__descriptor) \
-    , 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL, 0 }
+    , 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL, 0, NULL }
 
 
 struct  Ctr__Shim__V1__ConnectionState
