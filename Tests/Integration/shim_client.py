@@ -393,9 +393,9 @@ class Container:
         """Whatever the test left of it, ended by pid."""
         for client in self.clients:
             client.close()
-        guards = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self.directory in arguments(pid)]
+        guards = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self.directory in argv(pid)]
         # Keepers first: they start nothing any more.
-        guards.sort(key=lambda pid: "keeper" not in "".join(arguments(pid)[:1]))
+        guards.sort(key=lambda pid: "keeper" not in "".join(argv(pid)[:1]))
         init = read_record(f"{self.bundle}/pid")
         if init and stat(int(init["pid"])) and stat(int(init["pid"]))[2] == int(init["start_time"]):
             guards.append(int(init["pid"]))

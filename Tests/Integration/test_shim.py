@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from shim_client import (DEADLINE, EXHAUSTED, EXISTS, GUARD, INVALID, NOT_FOUND, PRECONDITION, TASK3, UNIMPLEMENTED, UNKNOWN, Client, Container,
-                         Failure, alive, arguments, argv, become_subreaper, children, decode, eventually, field, first, log_bytes, log_ended, log_entries,
+                         Failure, alive, argv, become_subreaper, children, decode, eventually, field, first, log_bytes, log_ended, log_entries,
                          read_record, signed, stat, write_record)
 
 BIN = Path(__file__).parents[2] / "bin"
@@ -272,7 +272,7 @@ def test_a_second_start_starts_nothing(make):
     assert {(r.returncode, r.stdout, r.stderr) for r in results} == {(0, f"unix://{c.socket}".encode(), b"")}
     client = c.connect()
     shim = c.info(client)["shim_pid"]
-    running = [int(p) for p in os.listdir("/proc") if p.isdigit() and stat(int(p)) and c.directory in arguments(int(p))]
+    running = [int(p) for p in os.listdir("/proc") if p.isdigit() and stat(int(p)) and c.directory in argv(int(p))]
     assert sorted(running) == sorted([shim, c.keeper])
     assert c.helper().stdout == f"unix://{c.socket}".encode() and c.shim == shim
 
